@@ -8,7 +8,7 @@
         eval/<suite>.jsonl  a row per item (also .dev.jsonl)  eval/<suite>.json   the scores of those rows
         heldout.jsonl    what an export is tested on  calibration.jsonl   what GPTQ calibrates on
         export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
-        cost.json  parity.json  bench.json            crash.json  after a step that was not finite
+        cost.json  parity.json  bench.json  memorisation.json  crash.json  after a step that was not finite
 
 The hash is of the resolved config without what only costs, the digests of the data and of the models that it
 names, and the format of the records, so the same question finds the same folder: a finished run is skipped
@@ -69,11 +69,8 @@ class Run:
         Raises: ConfigError for a name no folder can have; AdaptkitError where nothing can be written.
         """
         if not re.fullmatch(r"\w[\w.+=@-]{0,119}", name):
-            raise ConfigError(
-                f"'{name[:40]}' cannot name a folder",
-                where="name",
-                fix="use at most 120 letters, digits . _ - +",
-            )
+            fix = "use at most 120 letters, digits . _ - +"
+            raise ConfigError(f"'{name[:40]}' cannot name a folder", where="name", fix=fix)
         fields = written = config if isinstance(config, dict) else config.model_dump(mode="json")
         if isinstance(config, Config):
             fields = config.identity(_by_content(inputs or {}, Path(root)))
@@ -93,9 +90,8 @@ class Run:
                 **environment(),
             )
         if run.manifest().get("identity", identity) != identity:
-            raise DataError(
-                "holds another run", where=str(run.path), fix="delete it or choose another --root"
-            )
+            fix = "delete it or choose another --root"
+            raise DataError("holds another run", where=str(run.path), fix=fix)
         run._settings = dump(written)
         if not run.finished:
             run._take_settings()
@@ -199,6 +195,10 @@ class Run:
     @property
     def bench_path(self) -> Path:
         return self.path / "bench.json"
+
+    @property
+    def memorisation_path(self) -> Path:
+        return self.path / "memorisation.json"
 
     def manifest(self) -> dict[str, Any]:
         return read_sealed(self.manifest_path) if self.manifest_path.exists() else {}

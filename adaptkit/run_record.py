@@ -9,6 +9,7 @@ Nobody else looks into another recipe's config, repeats its split or takes a nam
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pydantic
@@ -86,8 +87,26 @@ class SplitRecord(Record):
     """`file:line: why` of the first of these."""
     num_sampled_from: int | None = None
     """Rows there were before sampling to `max_bytes`; None where all were kept."""
+    masked: dict[str, dict[str, int]] = {}
+    """Kind of personal data -> file -> how often `protect` masked it."""
     facts: dict[str, int] = {}
     """Further counts of this kind of data, such as queries."""
+
+
+class CanaryRecord(Record):
+    """Made-up secrets that were planted in the training text: which ones, by their seed."""
+
+    repeats: tuple[int, ...]
+    """How often they stand in the text; as many others were never planted, as a control."""
+    each: int
+    """Canaries of each number of repeats."""
+    seed: int
+    num_texts: int
+    """Short documents that were added."""
+    num_bytes: int
+    """UTF-8 bytes of these."""
+    digest: str
+    """sha256 over the texts of all canaries."""
 
 
 class SuiteRecord(Record):
@@ -127,6 +146,8 @@ class RunRecord(Record):
     """Tokens of a training example at most; 0 for runs that train nothing."""
     splits: dict[str, SplitRecord] = {}
     """train, dev, test, replay: what was read."""
+    canaries: CanaryRecord | None = None
+    """What was planted in the training text, to see what the model keeps; None where nothing was."""
     suites: dict[str, SuiteRecord] = {}
     num_steps: int = 0
     params: int = 0
@@ -145,6 +166,18 @@ def placed_record(record: RunRecord, run: Run) -> RunRecord:
     root = run.path.parent
     names = {name: getattr(record, name) for name in ("base", "teacher", "adapter_base")}
     return record.model_copy(update={key: within_root(name, root) for key, name in names.items() if name})
+
+
+def local_base(run: Path, base: str) -> Path | None:
+    """Find the folder of a run's base: among the runs beside it, which move with it, or where it is named."""
+    if not base:
+        return None
+    named = Path(base).expanduser()
+    places = [run.parent / named, named]
+    beside = Run(run.parent / named.parent.name)
+    if beside.manifest_path.is_file():  # it was named with a root that may have moved since
+        places.insert(0, beside.path / named.name)
+    return next((folder for folder in places if folder.is_dir()), None)
 
 
 def read_record(run: Run) -> RunRecord:

@@ -52,8 +52,9 @@ def blocks(page: Path) -> list[Block]:
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a command, without the prompt, comments and environment before it."""
+    """The words of a command, without the prompt, comments, environment and redirection."""
     words = shlex.split(line.removeprefix("$ "), comments=True)
+    words = words[: words.index(">")] if ">" in words else words
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     return words
@@ -107,6 +108,12 @@ def check_torchrun(words: list[str]) -> None:
     check_adaptkit(words[words.index("-m") + 2 :])
 
 
+def check_docker(words: list[str]) -> None:
+    """An image is built from a file and a stage that are there."""
+    file, target = (words[words.index(flag) + 1] for flag in ("-f", "--target"))
+    assert f" AS {target}\n" in (ROOT / file).read_text()
+
+
 def check_nothing(words: list[str]) -> None:
     """`cd adaptkit`, `source .venv/bin/activate`, `git clone URL`: nothing of ours to check."""
 
@@ -116,7 +123,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "adaptkit": check_adaptkit,
     "pip": check_pip,
     "torchrun": check_torchrun,
-    **dict.fromkeys(("cd", "source", "git", "curl", "pre-commit", "export", "hf"), check_nothing),
+    "docker": check_docker,
+    **dict.fromkeys(("cd", "source", "git", "curl", "pre-commit", "export", "hf", "kubectl"), check_nothing),
 }
 
 

@@ -35,6 +35,7 @@ LEVELS = {
     "report": 8,
     "planning": 8,
     "export": 8,
+    "labelling": 8,
     "audit": 7,
     "study": 6,
     "pretrain": 5,
@@ -210,6 +211,7 @@ RUN_FILES = {
     "crash.json",
     "parity.json",
     "bench.json",
+    "memorisation.json",
     "heldout.jsonl",
     "calibration.jsonl",
 }
@@ -221,6 +223,7 @@ OWNERS = {
         "cost.json",
         "parity.json",
         "bench.json",
+        "memorisation.json",
     },  # what is not listed in it
     "adaptkit/compare/workspace.py": {"plan.json", "stages"},
     "adaptkit/study/record.py": {"study.json"},

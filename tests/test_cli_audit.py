@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from fake_study import write_study
 from test_audit_selective import made_rows
+from test_memorisation_section import ARMS, audit
 
+from adaptkit.audit.record import MemorisationRecord, read_memorisation
 from adaptkit.cli.app import app
 from adaptkit.cli.console import run as run_command
 from adaptkit.errors import EXIT_USER
@@ -45,3 +47,48 @@ def test_one_fine_tuning_is_audited(tmp_path: Path, capsys: pytest.CaptureFixtur
     run.finish(record=record.model_dump(mode="json"))
     assert run_command(app, ["audit", str(run.path)]) == EXIT_USER
     assert "an audit needs 20" in capsys.readouterr().err
+
+
+def test_a_pretraining_is_audited_for_what_it_keeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def audit_run(run: Run, *, num: int) -> MemorisationRecord:
+        asked.append(num)
+        return audit(*ARMS)
+
+    monkeypatch.setattr("adaptkit.audit.memorisation.audit_run", audit_run)
+    run = Run(tmp_path / "notes-00000000")
+    record = RunRecord(recipe=RecipeKind.PRETRAIN, model_kind="causal", suite="language")
+    run.update_manifest(name="notes")
+    run.finish(record=record.model_dump(mode="json"))
+    assert run_command(app, ["audit", str(run.path), "--passages", "50"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "Exposure of canaries, in bits, by repeats:" in shown and "- These attacks are the simplest" in shown
+    )
+    assert "secrets that stand in the text 16 times were written out." in shown
+    assert read_memorisation(run) == audit(*ARMS)
+    assert run_command(app, ["audit", str(run.path), "--only", "memorisation", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"memorisation"} and found["memorisation"]["num_train"] == 200
+    assert asked == [50, 200]
+    assert run_command(app, ["audit", str(run.path), "--task", "queue"]) == EXIT_USER
+    assert "only the audit of confidence reads this" in capsys.readouterr().err
+    assert run_command(app, ["audit", str(run.path), "--passages", "5"]) == EXIT_USER
+
+
+def test_a_study_says_how_its_models_are_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, num_documents=30, num_rows=100, arms=("generic+full",))
+    assert run_command(app, ["audit", str(study)]) == 0
+    assert "--only memorisation" in capsys.readouterr().out
+    assert run_command(app, ["audit", str(study), "--passages", "50"]) == EXIT_USER
+    assert "add --only memorisation" in capsys.readouterr().err
+    monkeypatch.setattr("adaptkit.compare.audited_study.audit_study", lambda folder, num: audit(*ARMS))
+    assert run_command(app, ["audit", str(study), "--only", "memorisation"]) == 0
+    assert "temperature" not in capsys.readouterr().out
+    page = (Run(study).report / "report.html").read_text(encoding="utf-8")
+    assert 'id="memorisation"' in page

@@ -41,7 +41,7 @@ def test_vectors_come_with_their_ids_in_the_order_of_the_files(encoder, files, t
     assert np.array_equal(made.vectors(), wanted)
     assert (
         sorted(p.suffix for p in (tmp_path / "out").iterdir())
-        == {"npy": [".json", ".jsonl", ".npy"], "parquet": [".json", ".parquet"]}[format]
+        == {"npy": [".json", ".json", ".jsonl", ".npy"], "parquet": [".json", ".json", ".parquet"]}[format]
     )
 
 
@@ -77,8 +77,9 @@ def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, m
     )
     assert np.array_equal(encode_files(encoder, files, tmp_path / "cut").vectors(), whole)
     names = sorted(path.name for path in (tmp_path / "cut").iterdir())
-    assert names == ["encoding.json", "ids.jsonl", "vectors.npy"]
-    assert len(calls) - done == {"between parts": 3, "after the ids": 3, "while joining": 0}[when], (
+    assert names == ["canaries.json", "encoding.json", "ids.jsonl", "vectors.npy"]
+    parts = sum(num == 10 for num in calls[done:])  # the other calls are of the canaries
+    assert parts == {"between parts": 3, "after the ids": 3, "while joining": 0}[when], (
         "what was done is not done again"
     )
 
@@ -134,8 +135,10 @@ def test_faiss_finds_what_an_exact_search_finds(index, encoder, tmp_path):
 
 def test_an_index_takes_the_place_of_an_older_one_and_of_nothing_else(index, encoder, files, tmp_path):
     encoding = Encoding.open(tmp_path / "out")
-    build(encoding, tmp_path / "index", faiss="HNSW16")
-    assert not (tmp_path / "index" / "vectors.npy").exists()
+    before = index.search(encoder, ["a question"])
+    assert build(encoding, tmp_path / "index", faiss="HNSW16").info["faiss"] == "HNSW16"
+    assert not list((tmp_path / "index").rglob("vectors.npy")) and not index.folder.exists()
+    assert index.search(encoder, ["a question"]) == before, "what is open goes on"
     with pytest.raises(DataError, match="holds encoding.json, which is no part of an index"):
         build(encoding, tmp_path / "out")
     assert Encoding.open(tmp_path / "out").ids() == encoding.ids()
@@ -152,7 +155,7 @@ def test_an_index_that_could_not_be_written_leaves_the_older_one(index, encoder,
 
 def test_an_index_answers_only_the_model_that_made_it(index, tmp_path):
     other = Encoder.load(tiny_embed.bert(tmp_path / "other", hidden=16))
-    with pytest.raises(ModelError, match="index again with this one"):
+    with pytest.raises(ModelError, match="bring it to this one"):
         index.search(other, ["a question"])
 
 

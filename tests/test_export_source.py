@@ -14,7 +14,6 @@ from adaptkit.export.source import (
     ModelRole,
     find_base,
     is_hub_id,
-    local_base,
     of_model,
     of_run,
     role_of,
@@ -22,7 +21,7 @@ from adaptkit.export.source import (
     served_name,
 )
 from adaptkit.run import Run
-from adaptkit.run_record import RunRecord, read_record
+from adaptkit.run_record import RunRecord, local_base, read_record
 
 
 def test_a_runs_fields_come_from_its_record(notes: Run, mood: Run) -> None:

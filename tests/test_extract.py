@@ -16,9 +16,10 @@ from tiny_study import study_config, write_texts
 from adaptkit.client.openai import Client
 from adaptkit.client.paid import Ledger, PaidClient, TokenPrice
 from adaptkit.data.column_suggestions import suggest
-from adaptkit.data.json_fields import Schema, facts, object_of, schema_of_rows
+from adaptkit.data.json_fields import Schema, facts
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.data.records import Fault
+from adaptkit.data.row_fields import object_of, schema_of_rows
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.export.papers.model_card import field_notes
 from adaptkit.finetune.asked_answers import Asking, ask_for_answers
@@ -56,6 +57,11 @@ def written(path: Path, rows: list[dict]) -> Path:
 
 def dataset(path: Path, rows: list[dict]) -> Dataset:
     return read(DataConfig(files=[str(written(path, rows))]), "extract")
+
+
+def nested_in(depth: int) -> dict:
+    """An object within an object, so many in all."""
+    return {"x": nested_in(depth - 1) if depth else 1}
 
 
 def placed(*fields: dict) -> list[tuple[str, dict]]:
@@ -172,7 +178,8 @@ def test_rows_hold_an_object_or_its_json(tmp_path: Path) -> None:
         ('{"x": ', "'fields' is no JSON"),
         ([1], "'fields' is a list, not an object of fields"),
         (None, "'fields' is a null|'fields' is null"),
-        ({"x": {"y": 1}}, "field 'x' of 'fields' holds an object"),
+        ({"x": {"y": [{"z": [[]]}]}}, r"field 'x\.y\.z' of 'fields' holds a list"),
+        (nested_in(8), r"field 'x\.x\.x\.x\.x\.x\.x\.x' of 'fields' holds an object"),
         ({"x": [[1]]}, "field 'x' of 'fields' holds a list"),
     ],
 )

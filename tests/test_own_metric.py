@@ -1,5 +1,5 @@
 """A metric of the user's: numbers by item from a file, in a process of its own, errors with its line.
-Home of study.own_metric and study.own_metric_child."""
+Home of study.own_metric, study.user_file and study.user_file_child."""
 
 from __future__ import annotations
 

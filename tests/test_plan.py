@@ -9,12 +9,13 @@ from tiny_study import study_config, write_texts
 
 from adaptkit.compare.build_stages import FewerLabels, build_stages
 from adaptkit.compare.driver import compare, open_study
+from adaptkit.compare.fixed import read_fixed
 from adaptkit.compare.plan import keep_plan, make_plan
 from adaptkit.compare.predict import wall_seconds
 from adaptkit.compare.quickstart import quickstart_config
 from adaptkit.compare.speed import _work_seconds
 from adaptkit.compare.stage import Stage
-from adaptkit.compare.workspace import plan_path, read_fixed
+from adaptkit.compare.workspace import plan_path
 from adaptkit.errors import BudgetError, ConfigError
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import BudgetConfig, grant
@@ -154,7 +155,7 @@ def test_a_dry_run_lists_trainings_with_fewer_labels_and_a_resumed_study_keeps_t
     assert 0 < rows["generic+lora", "mood, fewer labels"] < rows["generic+lora", "mood"]
     run = open_study(config, tmp_path)
     plan = keep_plan(make_plan(config, run), run.path)
-    assert read_fixed(run.path).label_portions == plan.fixed.label_portions
+    assert read_fixed(plan_path(run.path)).label_portions == plan.fixed.label_portions
     assert [portion.labels for portion in plan.fixed.label_portions["mood"]] == [0.125, 0.25, 0.5]
 
 
@@ -191,7 +192,7 @@ def test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_spee
     first = keep_plan(make_plan(config, run), run.path)
     monkeypatch.setattr("adaptkit.compare.speed._speed", lambda *_: 1e3)
     second = keep_plan(make_plan(config, open_study(config, tmp_path)), run.path)
-    assert second.budget == first.budget and second.fixed == first.fixed == read_fixed(run.path)
+    assert second.budget == first.budget and second.fixed == first.fixed == read_fixed(plan_path(run.path))
     assert second.machine.flops_per_second == 1e3 != first.machine.flops_per_second
     assert second.seconds_left(set()) > 2 * first.seconds_left(set())
 

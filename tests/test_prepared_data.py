@@ -18,6 +18,7 @@ from adaptkit.compare.stages.data import identity, prepare, write_data
 from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import PreparedFiles, documents
 from adaptkit.data.beir import read_set
+from adaptkit.data.canaries import WHERE, canaries, canary_record
 from adaptkit.data.cutting import Removal
 from adaptkit.data.overlap import OverlapReport
 from adaptkit.data.readers import DataConfig, Dataset, Row, read
@@ -282,6 +283,23 @@ def test_prepared_data_is_another_for_other_settings_and_the_same_for_the_same(f
     first, again = (prepare(workspace, None, 1) for _ in range(2))
     assert first == again and first.data.test_sets["mood"].num_items > 0
     assert len(list((folder / "runs").glob("data-*"))) == 1
+
+
+def test_canaries_are_planted_in_the_domains_training_text_alone(folder: Path) -> None:
+    config = study_config(folder, "canaries.repeats=[1,3]", "canaries.each=2")
+    assert config.canaries is not None
+    plain, _ = prepared(study_config(folder), folder / "plain")
+    data, files = prepared(config, folder / "data")
+    assert plain.canaries is None and data.canaries == canary_record(config.canaries)
+    texts = Counter(row["text"] for row in lines(files.train("domain")))
+    assert all(texts[canary.text] == canary.repeats for canary in canaries(config.canaries))
+    rest = [row for row in lines(files.train("domain")) if row["from"] != WHERE]
+    assert rest == lines(PreparedFiles(folder / "plain").train("domain"))
+    for name in ("domain.dev", "domain.test", "general.train", "general.dev", "general.test", "mood.train"):
+        assert (folder / "data" / f"{name}.jsonl").read_text() == (
+            folder / "plain" / f"{name}.jsonl"
+        ).read_text()
+    assert identity(config) != identity(study_config(folder))
 
 
 def retrieval_task(folder: Path, **settings: object) -> TaskConfig:

@@ -178,7 +178,7 @@ def _cells(suspect: SuspectRow) -> dict[str, str]:
         "id": suspect.row.id,
         "label": str(suspect.row.values["label"]),
         "where": suspect.row.where,
-        "text": _harmless(suspect.row.text[:MAX_TEXT]),
+        "text": harmless(suspect.row.text[:MAX_TEXT]),
     }
     for judge, opinion in (("words", suspect.words), ("study", suspect.study)):
         if opinion is not None:
@@ -188,7 +188,7 @@ def _cells(suspect: SuspectRow) -> dict[str, str]:
     return cells
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     return f"'{text}" if text.startswith(RISKY) else text
 
 
@@ -200,7 +200,7 @@ def apply_review(config: DataConfig, review: Path, out: Path) -> Applied:
     dataset = read(config, "labelled")
     decisions = _decisions(review, dataset)
     column = dataset.roles["label"]
-    pairs = _records_of(config, dataset)
+    pairs = records_of(config, dataset)
     spelling = {str(row.values["label"]): record[column] for record, row in pairs}
     lines = []
     for record, row in pairs:
@@ -215,7 +215,7 @@ def apply_review(config: DataConfig, review: Path, out: Path) -> Applied:
     return Applied(made.total(), removed, kept, undecided, len(lines))
 
 
-def _records_of(config: DataConfig, dataset: Dataset) -> list[tuple[Record, Row]]:
+def records_of(config: DataConfig, dataset: Dataset) -> list[tuple[Record, Row]]:
     """Every row with the record that it was read from, all columns included."""
     rows = {row.where: row for row in dataset.rows}
     pairs = []

@@ -8,17 +8,20 @@
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
-    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, evaluate
+    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, migrate, ...
     adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
+    adaptkit deploy FOLDER --print compose   files for containers, a cluster, an init system, a scheduler
     adaptkit demo runs/STUDY           a page for the people who decide
+    adaptkit votes FILE                which model people preferred there, with intervals
     adaptkit runs list                 what is in runs/, what can go, and a study as one file
     adaptkit models get smollm2        a base model where no hub is in reach
     adaptkit data check FILES          what is in these files, before anything trains
     adaptkit labels check FILE         which labels are probably wrong, as a CSV for people
+    adaptkit labels next FILE          which rows people should label next
     adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
@@ -39,10 +42,12 @@ from adaptkit.cli import (
     compare,
     data,
     demo,
+    deploy,
     embed,
     export,
+    index,
     init,
-    labels,
+    labelling,
     models,
     plan,
     runs,
@@ -50,6 +55,7 @@ from adaptkit.cli import (
     train,
     try_model,
     verify,
+    votes,
 )
 from adaptkit.cli.console import run
 from adaptkit.version import __version__
@@ -71,14 +77,17 @@ for group in (
     export.app,
     verify.app,
     serve.app,
+    deploy.app,
     demo.app,
+    votes.app,
 ):
     app.add_typer(group)
+embed.app.add_typer(index.app)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
 app.add_typer(data.data, name="data")
-app.add_typer(labels.labels, name="labels")
+app.add_typer(labelling.labels, name="labels")
 app.add_typer(data.config, name="config")
 app.add_typer(data.app)
 

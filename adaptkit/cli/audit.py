@@ -1,6 +1,7 @@
-"""The command that audits what was trained: can its answers be trusted?
+"""The command that audits what was trained: can its answers be trusted, and what does it keep of its text?
 
 adaptkit audit runs/STUDY          confidence, and which items people should decide
+adaptkit audit runs/PRETRAINING    memorisation: membership, extraction, planted canaries
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from adaptkit.errors import DataError
 
 if TYPE_CHECKING:
     from adaptkit.audit.confidence import ArmConfidence
+    from adaptkit.audit.record import MemorisationRecord
     from adaptkit.study.record import StudyRecord
 
 app = typer.Typer()
@@ -28,6 +30,7 @@ class Audit(StrEnum):
     """What can be audited."""
 
     CONFIDENCE = "confidence"
+    MEMORISATION = "memorisation"
 
 
 Only = Annotated[list[Audit] | None, typer.Option(help="Only this audit; may be repeated.")]
@@ -39,6 +42,12 @@ Accuracy = Annotated[
         max=1,
     ),
 ]
+Passages = Annotated[
+    int | None,
+    typer.Option(help="Training and held-out passages at most; 200 if not given.", min=20, max=10_000),
+]
+OPTIONS = {Audit.CONFIDENCE: ("--task", "--accuracy"), Audit.MEMORISATION: ("--passages",)}
+"""What only one audit reads."""
 NO_PROBABILITIES = "no answers here are one label each with probabilities"
 
 
@@ -49,6 +58,8 @@ NO_PROBABILITIES = "no answers here are one label each with probabilities"
         "adaptkit audit runs/tickets-5e6f7a8b",
         "adaptkit audit tickets --task queue --accuracy 0.97",
         "adaptkit audit runs/finetune-1a2b3c4d --only confidence --json",
+        "adaptkit audit runs/pretrain-9c8d7e6f --passages 400",
+        "adaptkit audit tickets --only memorisation",
     ],
 )
 def audit(
@@ -56,15 +67,96 @@ def audit(
     only: Only = None,
     task: Annotated[str | None, typer.Option(help="Of a study, only this task.")] = None,
     accuracy: Accuracy = None,
+    passages: Passages = None,
 ) -> Outcome:
-    """Say how far a classifier's confidence can be trusted, and which items people should decide.
+    """Say how far a classifier's confidence can be trusted, and what a language model keeps of its text.
 
-    Every figure with its interval, and below the table what it can and cannot say. Temperature and thresholds
-    are fitted on development items and judged on test items (docs/audits.md).
+    Every figure with its interval, and below the table what it can and cannot say (docs/audits.md). Of a
+    classifier, a study's or one of its own: its confidence, and which items people should decide. Of a
+    pretraining, and of a study with --only memorisation, which asks its models and takes minutes: membership,
+    extraction, and canaries where they were planted.
     """
-    from adaptkit.study.record import is_study, read_study
+    from adaptkit.study.record import is_study
 
     folder = find_run(run)
+    chosen = set(only or [_usual(folder)])
+    _check_options(chosen, folder, confidence=[task, accuracy], memorisation=[passages])
+    view: tuple[Any, ...] = ()
+    found: dict[str, object] = {}
+    if Audit.CONFIDENCE in chosen:
+        audits = _confidence(folder, task, accuracy)
+        view += _view(audits)
+        found["confidence"] = [dataclasses.asdict(one) for one in audits]
+    if Audit.MEMORISATION in chosen:
+        record = _memorisation(folder, passages)
+        view += _memorisation_view(record)
+        found["memorisation"] = record.model_dump(mode="json")
+    elif is_study(folder):
+        view += ("--only memorisation: what its language models keep of their text",)
+    return Outcome(view, found)
+
+
+def _check_options(chosen: set[Audit], folder: Path, **given: Sequence[object]) -> None:
+    """Refuse what no chosen audit reads.
+
+    Raises: DataError.
+    """
+    for name, options in given.items():
+        if Audit(name) not in chosen and any(option is not None for option in options):
+            what = f"{' and '.join(OPTIONS[Audit(name)])}: only the audit of {name} reads this"
+            raise DataError(what, where=str(folder), fix=f"leave it out, or add --only {name}")
+
+
+def _usual(folder: Path) -> Audit:
+    """What is audited where nothing is asked for."""
+    from adaptkit.run import Run
+    from adaptkit.run_record import RecipeKind, read_record
+    from adaptkit.study.record import is_study
+
+    pretrained = not is_study(folder) and read_record(Run(folder)).recipe is RecipeKind.PRETRAIN
+    return Audit.MEMORISATION if pretrained else Audit.CONFIDENCE
+
+
+def _memorisation(folder: Path, passages: int | None) -> MemorisationRecord:
+    from adaptkit.audit.memorisation import NUM_PASSAGES, audit_run
+    from adaptkit.audit.record import write_memorisation
+    from adaptkit.run import Run
+    from adaptkit.study.record import is_study
+
+    run, num = Run(folder), passages or NUM_PASSAGES
+    if not is_study(folder):
+        record = audit_run(run, num=num)
+        write_memorisation(run, record)
+        return record
+    from adaptkit.compare.audited_study import audit_study
+    from adaptkit.report.write import write_report
+
+    record = audit_study(folder, num=num)
+    write_memorisation(run, record)
+    write_report(folder)
+    return record
+
+
+def _memorisation_view(record: MemorisationRecord) -> tuple[Any, ...]:
+    """The tables, the lead and the notes."""
+    from rich.table import Table
+
+    from adaptkit.report.memorisation_section import lead, memorisation_tables, notes
+
+    parts: list[Any] = []
+    for each in memorisation_tables(record):
+        table = Table()
+        for number, name in enumerate(each.columns):
+            table.add_column(name, overflow="fold", justify="right" if number else "left")
+        for row in each.rows:
+            table.add_row(*row)
+        parts += [f"{each.title}:", table]
+    return (*parts, lead(record), *(f"- {sentence}" for sentence in notes(record)), "")
+
+
+def _confidence(folder: Path, task: str | None, accuracy: float | None) -> list[ArmConfidence]:
+    from adaptkit.study.record import is_study, read_study
+
     if is_study(folder):
         audits = _of_study(folder, read_study(folder), task, accuracy)
     elif task is not None:
@@ -74,7 +166,7 @@ def audit(
     if not audits:
         fix = "audit a classifier: kind classify, label_words or pairs"
         raise DataError(NO_PROBABILITIES, where=str(folder), fix=fix)
-    return Outcome(_view(audits), {"confidence": [dataclasses.asdict(one) for one in audits]})
+    return audits
 
 
 def _of_study(

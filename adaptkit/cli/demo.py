@@ -40,6 +40,10 @@ Prices = Annotated[
 Corpus = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Text to search in, instead of the study's.")
 ]
+Votes = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Offer a blind mode, and keep the votes of who agrees in this file."),
+]
 SharePublicly = Annotated[
     bool,
     typer.Option(
@@ -55,6 +59,7 @@ SharePublicly = Annotated[
         "adaptkit demo runs/quickstart-1a2b3c4d",
         "adaptkit demo runs/quickstart-1a2b3c4d --server http://10.0.0.5:8000 --key-file key",
         "adaptkit demo runs/quickstart-1a2b3c4d --prices prices.yaml",
+        "adaptkit demo runs/quickstart-1a2b3c4d --votes votes.jsonl",
         "adaptkit demo runs/quickstart-1a2b3c4d --corpus notes.jsonl --host 0.0.0.0 --password-file password",
     ],
     exits="0 stopped by SIGTERM or Ctrl-C",
@@ -68,6 +73,7 @@ def demo(
     password_file: PasswordFile = None,
     prices: Prices = None,
     corpus: Corpus = None,
+    votes: Votes = None,
     share_publicly: SharePublicly = False,
 ) -> Outcome:
     """Show a study to the people who decide.
@@ -84,7 +90,8 @@ def demo(
     passages: Passages = []
     if corpus is not None:
         passages = from_file(corpus)
-    page = launch.make_page(launch.find_server(server, key_file), shown, passages, address, _card(study))
+    found = launch.find_server(server, key_file)
+    page = launch.make_page(found, shown, passages, address, _card(study), votes)
     launch.run(page, address)
     return Outcome(f"stopped {address.url}", {"url": address.url, "server": server})
 

@@ -4,8 +4,7 @@ adaptkit embed train embed.yaml            an encoder that sentence-transformers
 adaptkit embed rerank rerank.yaml          a reranker: reads again what words or vectors have found
 adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
 adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
-adaptkit embed index V --out I             exact, or FAISS
-adaptkit embed search I MODEL "question"   the nearest documents
+adaptkit embed index, search, migrate      see cli/index.py
 adaptkit embed evaluate MODEL SET          nDCG, recall, MRR and MAP as trec_eval counts them
 """
 
@@ -128,8 +127,8 @@ def questions(
     prompt = PROMPT
     if prompt_file is not None:
         prompt = prompt_file.read_text(encoding="utf-8")
-    with Client(server, _generator_key(key_file), patience_s=PATIENCE_S) as client:
-        name = model or _first_generator(client)
+    with Client(server, server_key(key_file), patience_s=PATIENCE_S) as client:
+        name = model or first_generator(client)
         source = {"model": name, "server": urlsplit(client.base_url).netloc}
 
         def ask(request: str) -> str:
@@ -141,7 +140,8 @@ def questions(
     return Outcome(view, {"folder": str(out), **written, "next": next_step})
 
 
-def _generator_key(key_file: Path | None) -> str:
+def server_key(key_file: Path | None) -> str:
+    """The key in a file, else in the environment; empty where there is none."""
     from adaptkit.serve import api_keys
 
     if key_file is not None:
@@ -149,7 +149,7 @@ def _generator_key(key_file: Path | None) -> str:
     return os.environ.get("OPENAI_API_KEY") or os.environ.get(api_keys.KEY_VARIABLE) or ""
 
 
-def _first_generator(client: Client) -> str:
+def first_generator(client: Client) -> str:
     """Find the first model of a server that writes text."""
     served = client.models()
     for model in served:
@@ -210,59 +210,6 @@ def encode(
     line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"
     next_step = f"adaptkit embed index {encoding.folder} --out index"
     return Outcome(f"{line}\nnext: {next_step}", {"folder": str(encoding.folder), **info, "next": next_step})
-
-
-@command(
-    app,
-    "index",
-    ["adaptkit embed index vectors --out index", "adaptkit embed index vectors --out index --faiss HNSW32"],
-)
-def index(
-    vectors: Annotated[
-        Path, typer.Argument(metavar="VECTORS", help="The folder that `encode` wrote.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    faiss: Annotated[
-        str, typer.Option(help="A FAISS factory string for approximate search; else exact.")
-    ] = "",
-) -> Outcome:
-    """Make vectors searchable.
-
-    Exact unless FAISS is asked for; bound to the model that made them.
-    """
-    from adaptkit.embed.encoding import Encoding
-    from adaptkit.embed.index import build
-
-    built = build(Encoding.open(vectors), out, faiss=faiss)
-    line = f"{built.info['count']:,} vectors, {faiss or 'exact'}, in {out}"
-    next_step = f'adaptkit embed search {out} MODEL "a question"'
-    return Outcome(f"{line}\nnext: {next_step}", {"folder": str(out), **built.info, "next": next_step})
-
-
-@command(app, "search", ['adaptkit embed search index runs/embed-1a2b3c4d/model "does aspirin help?" -k 5'])
-def search(
-    folder: Annotated[
-        Path, typer.Argument(metavar="INDEX", help="The folder that `index` wrote.", show_default=False)
-    ],
-    model: EncoderFolder,
-    queries: Annotated[list[str], typer.Argument(help="What to look for.")],
-    k: Annotated[int, typer.Option("-k", help="Documents per query.", min=1, max=1_000_000)] = 10,
-) -> Outcome:
-    """Find the nearest documents, and show how each begins.
-
-    Refuses a model other than the one that made the vectors.
-    """
-    from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.index import Index
-
-    index = Index.open(folder)
-    nearest = index.search(Encoder.load(model), queries, k)
-    lines, results = [], []
-    for query, hits in zip(queries, nearest, strict=True):
-        rows = [{"id": name, "score": score, "text": index.texts.get(name, "")} for name, score in hits]
-        lines += [query, *(f"  {row['score']:.4f}  {row['id']}  {row['text']}".rstrip() for row in rows)]
-        results.append({"query": query, "found": rows})
-    return Outcome("\n".join(lines), {"results": results})
 
 
 @command(

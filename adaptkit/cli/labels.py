@@ -63,7 +63,7 @@ def labels_check(
     """
     from adaptkit.audit.label_review import check_labels_of, write_review
 
-    config = _config(file, column)
+    config = config_of(file, column)
     if study is None and (task or arm):
         raise ConfigError("--task and --arm pick from a study", where="command line", fix="add --study")
     opinion = None
@@ -74,7 +74,7 @@ def labels_check(
     if path.exists() and path.resolve() in {Path(row["name"]).resolve() for row in checked.dataset.files}:
         raise ConfigError("this is the file that is checked", where="--out", fix="name another file")
     write_review(checked, path)
-    next_step = shlex.join(["adaptkit", "labels", "apply", file, str(path), *_repeated(column)])
+    next_step = shlex.join(["adaptkit", "labels", "apply", file, str(path), *repeated(column)])
     return Outcome((*_view(checked, path), f"next: {next_step}"), _as_json(checked, path))
 
 
@@ -101,9 +101,8 @@ def labels_apply(
     from adaptkit.audit.label_review import apply_review
 
     path = out or Path(f"{Path(file.rstrip('/')).name}.reviewed.jsonl")
-    if path.exists():
-        raise ConfigError("is there already", where=str(path), fix="name another file with --out")
-    applied = apply_review(_config(file, column), review, path)
+    check_new(path)
+    applied = apply_review(config_of(file, column), review, path)
     words = f"{applied.relabelled} relabelled, {applied.removed} removed, {applied.kept} kept"
     if applied.undecided:
         words += f", {applied.undecided} not decided and left as they are"
@@ -111,7 +110,13 @@ def labels_apply(
     return Outcome(f"{path}: {applied.num_rows:,} rows; {words}", data)
 
 
-def _config(file: str, column: list[str] | None) -> DataConfig:
+def check_new(path: Path) -> None:
+    """Raises: ConfigError for a file that is there: it may hold what people wrote."""
+    if path.exists():
+        raise ConfigError("is there already", where=str(path), fix="name another file with --out")
+
+
+def config_of(file: str, column: list[str] | None) -> DataConfig:
     from adaptkit.data.readers import DataConfig
 
     return DataConfig(files=[file], columns=arguments.pairs(column or [], "--column"))
@@ -124,7 +129,7 @@ def _study_opinion(study: Path, task: str | None, arm: str | None) -> StudyOpini
     return study_opinion(collect(arguments.find_run(study, study=True)), task, arm)
 
 
-def _repeated(column: list[str] | None) -> list[str]:
+def repeated(column: list[str] | None) -> list[str]:
     return [word for pair in column or [] for word in ("--column", pair)]
 
 

@@ -25,7 +25,7 @@ from adaptkit.compare.trained_text import domain_bytes_read
 from adaptkit.compare.workspace import Workspace, api_ledger, result_path
 from adaptkit.run import Run, read_sealed
 from adaptkit.study.arms import Arm, Origin
-from adaptkit.study.config import LANGUAGE, StudyConfig
+from adaptkit.study.config import LANGUAGE, StudyConfig, learns
 from adaptkit.study.controls import LATER_CONTROLS
 from adaptkit.study.data_record import DataRecord
 from adaptkit.study.forecast_record import WHOLE, Portion
@@ -123,7 +123,7 @@ def _tasks(config: StudyConfig, workspace: Workspace) -> Iterator[TaskRecord]:
             higher_is_better=METRICS[task.score].higher_is_better,
             margin=config.margin,
             labels=workspace.prepared.labels[task.name],
-            controls=tuple(name for name in LATER_CONTROLS if task in config.tasks_of(Arm.parse(name))),
+            controls=tuple(name for name in LATER_CONTROLS if learns(task, Arm.parse(name))),
         )
 
 

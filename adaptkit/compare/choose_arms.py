@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from adaptkit.compare.build_stages import scores_text
 from adaptkit.compare.costs import Costs
-from adaptkit.compare.usable_base import why_base_cannot
+from adaptkit.compare.usable_base import why_base_cannot, why_not_on
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.models.capabilities import Capabilities
 from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
 from adaptkit.study.budget import MIN_STEPS, Budget, steps_within, times_too_small
-from adaptkit.study.config import StudyConfig
+from adaptkit.study.config import LANGUAGE, StudyConfig, learns
 from adaptkit.study.mixture import domain_share, why_no_mixture
 from adaptkit.study.task import TaskConfig
 from adaptkit.study.task_size import BYTES_PER_TOKEN
@@ -49,8 +49,13 @@ students and 4-bit bases are for those who ask for them."""
 
 @dataclass(frozen=True)
 class Choice:
-    """The arms of a study, and those that are left out."""
+    """The arms of a study, and those that are left out.
 
+    Attributes:
+        config: the study's; each task does without the arms that the base gives no start on it.
+    """
+
+    config: StudyConfig
     arms: tuple[Arm, ...]
     left_out: tuple[LeftOutRecord, ...]
 
@@ -86,6 +91,33 @@ def choose_arms(
     """
     if config.arms:
         return _named(config, budget, costs, base)
+    wanted = list(_without(config, _by_default(config)))
+    asked, config = config, _for_base(config, base, wanted)
+    left_out: list[LeftOutRecord] = []
+    if config.api is not None and looks_up(config):
+        reason = "it sends passages of your text to the API: name it in `arms` to run it"
+        left_out.append(LeftOutRecord(arm=API_LOOKING_UP.name, reason=reason))
+    arms: list[Arm] = []
+    for arm in wanted:
+        reason = why_not(asked, arm, base) or _too_expensive(config, budget, costs, arm)
+        if arm.origin is Origin.MIXED:
+            reason = reason or _no_mixture(config, budget, costs)
+        if arm.origin.per_task:
+            reason = reason or _too_little_text(config, costs, arm)
+        if reason:
+            left_out.append(LeftOutRecord(arm=arm.name, reason=reason))
+        else:
+            arms.append(arm)
+            left_out += _on_some_tasks(asked, base, arm)
+    if not any(arm.origin.learns_text or arm.trains_on_task for arm in arms):
+        for arm in wanted:
+            for training in trainings(config, budget, costs, arm):
+                training.check()
+    return _choice(config, arms, left_out)
+
+
+def _by_default(config: StudyConfig) -> list[Arm]:
+    """What a study that names no arms would run."""
     wanted = [Arm(origin) for origin in TEXT_ARMS]
     if not config.extend_vocabulary:
         wanted.remove(Arm(Origin.CONTINUED_VOCABULARY))
@@ -95,27 +127,7 @@ def choose_arms(
         wanted += SEARCHING_ARMS
     if config.tasks and config.api is not None:
         wanted.append(Arm(Origin.API, Adaptation.PROMPT))
-    left_out: list[LeftOutRecord] = []
-    if config.api is not None and looks_up(config):
-        reason = "it sends passages of your text to the API: name it in `arms` to run it"
-        left_out.append(LeftOutRecord(arm=API_LOOKING_UP.name, reason=reason))
-    arms: list[Arm] = []
-    for arm in _without(config, wanted):
-        reason = why_not(config, arm, base) or _too_expensive(config, budget, costs, arm)
-        if arm.origin is Origin.MIXED:
-            reason = reason or _no_mixture(config, budget, costs)
-        if arm.origin.per_task:
-            reason = reason or _too_little_text(config, costs, arm)
-        if reason:
-            left_out.append(LeftOutRecord(arm=arm.name, reason=reason))
-        else:
-            arms.append(arm)
-            left_out += _on_some_tasks(config, arm)
-    if not any(arm.origin.learns_text or arm.trains_on_task for arm in arms):
-        for arm in wanted:
-            for training in trainings(config, budget, costs, arm):
-                training.check()
-    return Choice(_complete(config, arms), tuple(left_out))
+    return wanted
 
 
 def looks_up(config: StudyConfig) -> bool:
@@ -129,18 +141,42 @@ def looks_up(config: StudyConfig) -> bool:
 
 def _named(config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities | None) -> Choice:
     arms = list(_without(config, [Arm.parse(name) for name in config.arms]))
+    asked, config = config, _for_base(config, base, arms)
     left_out: list[LeftOutRecord] = []
     for arm in arms:
-        if arm.ledger == "text" and (reason := why_not(config, arm)):
+        if arm.ledger == "text" and (reason := why_not(asked, arm)):
             raise ConfigError(
                 f"arm '{arm.name}': {reason}", where="arms", fix="name arms on a task, or leave it out"
             )
-        if reason := why_base_cannot(config, base, arm):
+        if reason := why_base_cannot(asked, base, arm):
             raise ModelError(f"arm '{arm.name}': {reason}", where="arms", fix="leave it out")
         for training in trainings(config, budget, costs, arm):
             training.check()
-        left_out += _on_some_tasks(config, arm)
-    return Choice(_complete(config, arms), tuple(left_out))
+        left_out += _on_some_tasks(asked, base, arm)
+    return _choice(config, arms, left_out)
+
+
+def _choice(config: StudyConfig, arms: list[Arm], left_out: list[LeftOutRecord]) -> Choice:
+    """Raises: ModelError where no arm learns the task that decides."""
+    decides = config.decides
+    if decides != LANGUAGE and not any(config.task(decides) in config.tasks_of(arm) for arm in arms):
+        reasons = {row.reason: row.arm for row in left_out if row.task in (decides, None)}
+        why = "; ".join(f"{arm}: {reason}" for reason, arm in reasons.items())
+        fix = "set `primary` to a task that some arm learns, take this one out, or choose another base"
+        raise ModelError(f"no arm learns the task that decides ({why})", where=f"tasks.{decides}", fix=fix)
+    return Choice(config, _complete(config, arms), tuple(left_out))
+
+
+def _for_base(config: StudyConfig, base: Capabilities | None, arms: Sequence[Arm]) -> StudyConfig:
+    """The study whose tasks do without the arms that the base gives no start on them."""
+    refused = {arm.name: why_not_on(config, base, arm) for arm in arms}
+    tasks = [
+        task.model_copy(
+            update={"without": [*task.without, *(arm for arm in refused if task.name in refused[arm])]}
+        )
+        for task in config.tasks
+    ]
+    return config.model_copy(update={"tasks": tasks})
 
 
 def _without(config: StudyConfig, arms: list[Arm]) -> Iterator[Arm]:
@@ -164,11 +200,16 @@ def why_not(config: StudyConfig, arm: Arm, base: Capabilities | None = None) -> 
     return why_base_cannot(config, base, arm)
 
 
-def _on_some_tasks(config: StudyConfig, arm: Arm) -> Iterator[LeftOutRecord]:
-    """The tasks that an arm cannot learn."""
-    for task in config.tasks:
-        if arm.adaptation and task not in config.tasks_of(arm):
-            yield LeftOutRecord(arm=arm.name, task=task.name, reason=_cannot_learn(arm, [task]))
+def _on_some_tasks(config: StudyConfig, base: Capabilities | None, arm: Arm) -> Iterator[LeftOutRecord]:
+    """The tasks that an arm does not learn, and why."""
+    reasons = why_not_on(config, base, arm)
+    for task in config.tasks if arm.adaptation else []:
+        if not learns(task, arm):
+            reasons[task.name] = _cannot_learn(arm, [task])
+        elif arm.name in task.without:
+            reasons[task.name] = "the task's `without` names it"
+    for name, reason in reasons.items():
+        yield LeftOutRecord(arm=arm.name, task=name, reason=reason)
 
 
 def _cannot_learn(arm: Arm, tasks: Sequence[TaskConfig]) -> str:

@@ -20,6 +20,7 @@ from adaptkit.compare.choose_labels import choose_label_portions, label_flops, l
 from adaptkit.compare.choose_portions import choose_portions, forecast_sentences
 from adaptkit.compare.choose_sizes import choose_rungs, size_sentences
 from adaptkit.compare.costs import Costs, text_sizes
+from adaptkit.compare.fixed import Fixed, read_fixed, write_fixed
 from adaptkit.compare.gpu_share import with_gpus
 from adaptkit.compare.lost_text import cut_sentences, lossy_tokenizers
 from adaptkit.compare.outgoing import Outgoing, check_ceiling, outgoing, outgoing_json
@@ -28,7 +29,7 @@ from adaptkit.compare.settles import settled_by
 from adaptkit.compare.speed import Machine, measure
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.usable_base import check_base
-from adaptkit.compare.workspace import Fixed, plan_path, read_fixed, result_path, write_fixed
+from adaptkit.compare.workspace import plan_path, result_path
 from adaptkit.distill.shape import check_shape
 from adaptkit.errors import ConfigError
 from adaptkit.models.capabilities import Capabilities
@@ -130,13 +131,15 @@ class Measured:
             has_tasks=bool(config.tasks),
         )
         choice = choose_arms(config, budget, self.costs, self.base)
+        config = choice.config
         lengths = {task.name: task.max_length for task in config.tasks}
+        without = {task.name: tuple(task.without) for task in config.tasks}
         portions = choose_portions(config, budget, self.costs, choice.arms)
         names = tuple(arm.name for arm in choice.arms)
         rungs = choose_rungs(config, budget, self.costs, choice.arms)
         chosen = config.model_copy(update={"arms": list(names)})
         labels = choose_label_portions(chosen, budget, self.costs)
-        return Fixed(budget, names, lengths, choice.left_out, portions, rungs, labels)
+        return Fixed(budget, names, lengths, without, choice.left_out, portions, rungs, labels)
 
     def plan(self, fixed: Fixed) -> Plan:
         """The plan once arms and budget are decided."""
@@ -185,7 +188,8 @@ def make_plan(config: StudyConfig, run: Run) -> Plan:
         base that no arm can start from.
     """
     measured = measure_study(config)
-    fixed = read_fixed(run.path) if plan_path(run.path).exists() else measured.decide()
+    path = plan_path(run.path)
+    fixed = read_fixed(path) if path.exists() else measured.decide()
     plan = measured.plan(fixed)
     if config.base and any(arm.origin is Origin.DISTILLED for arm in plan.config.parsed_arms):
         check_distillable(plan.config)
@@ -204,7 +208,7 @@ def keep_plan(plan: Plan, study: Path) -> Plan:
         kind = stage.key.kind.value
         predicted[kind] = predicted.get(kind, 0.0) + plan.seconds(stage)
     fixed = dataclasses.replace(plan.fixed, predicted=predicted, predicted_seconds=plan.seconds_left(set()))
-    write_fixed(study, fixed)
+    write_fixed(plan_path(study), fixed)
     return dataclasses.replace(plan, fixed=fixed)
 
 

@@ -28,6 +28,8 @@ def settled_by(config: StudyConfig, costs: Costs) -> list[dict[str, Any]]:
     for task in config.tasks:
         if math.isinf(METRICS[task.score].most):
             continue  # an error in the user's own unit: nothing is known of its noise
+        if not config.arms_on(task):
+            continue  # nothing to hold against its baseline
         num_arms = len(config.arms_on(task)) + 1  # the baseline is an arm like the others
         rows.append(_row(config, task.name, costs.tasks[task.name].num_items, num_arms, TASK_ITEM_SD))
     return rows

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from adaptkit.adapters import AdapterConfig
 from adaptkit.compare.build_stages import scores_text
 from adaptkit.model_uses import Use
-from adaptkit.models.capabilities import Capabilities, capabilities
+from adaptkit.models.capabilities import WRITES, Capabilities, capabilities
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.config import StudyConfig
 
@@ -29,7 +28,7 @@ def check_base(config: StudyConfig) -> Capabilities | None:
 
 
 def why_base_cannot(config: StudyConfig, base: Capabilities | None, arm: Arm) -> str:
-    """Why the base gives no start to an arm: a sentence, or nothing where it does."""
+    """Why the base gives no start to an arm on any task: a sentence, or nothing where it does."""
     if base is None:
         return ""
     if arm.origin.keeps_training:
@@ -42,17 +41,24 @@ def why_base_cannot(config: StudyConfig, base: Capabilities | None, arm: Arm) ->
             return _sentence(refusal.what, refusal.fix)
     if arm.origin is Origin.DISTILLED and (refusal := base.why_not(Use.DISTILL)):
         return _sentence(refusal.what, refusal.fix)
-    others = arm.origin.starts_random or arm.origin in (Origin.DISTILLED, Origin.API)
-    if arm.adaptation is None or others:
-        return ""  # models of other shapes learn the tasks
-    adapter: AdapterConfig | None = None
-    if arm.adaptation.trains:
-        adapter = config.adapter_of(arm.adaptation)
+    reasons = why_not_on(config, base, arm)
+    return next(iter(reasons.values()), "") if len(reasons) == len(config.tasks_of(arm)) else ""
+
+
+def why_not_on(config: StudyConfig, base: Capabilities | None, arm: Arm) -> dict[str, str]:
+    """The tasks that an arm cannot learn here, of those that it could on another base: task -> why."""
+    if base is None or arm.adaptation is None or arm.origin is Origin.API:
+        return {}
+    own_shape = arm.origin.starts_random or arm.origin is Origin.DISTILLED
+    adapter = config.adapter_of(arm.adaptation) if arm.adaptation.trains else None
+    reasons = {}
     for task in config.tasks_of(arm):
-        refusal = base.why_not(task.task_kind.use(arm.adaptation), adapter)
-        if refusal is not None:
-            return _sentence(refusal.what, refusal.fix)
-    return ""
+        use = task.task_kind.use(arm.adaptation)
+        if own_shape and use in WRITES and base.form != "causal":
+            reasons[task.name] = f"it is a {base.form} model like the base, and {use} needs a causal one"
+        elif not own_shape and (refusal := base.why_not(use, adapter)):
+            reasons[task.name] = _sentence(refusal.what, refusal.fix)
+    return reasons
 
 
 def _sentence(what: str, fix: str | None) -> str:

@@ -12,22 +12,19 @@ runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from adaptkit import notices
 from adaptkit.compare import ranks
+from adaptkit.compare.fixed import Fixed, read_fixed
 from adaptkit.config import Config, load, places
 from adaptkit.data.readers import DataConfig, Dataset, read
 from adaptkit.models.folder import find
-from adaptkit.run import Run, digest, file_digest, read_json, read_sealed, within_root, write_sealed
+from adaptkit.run import Run, digest, file_digest, read_json, within_root
 from adaptkit.run_lock import hold
-from adaptkit.run_record import Record
 from adaptkit.seal import WRITTEN, check
-from adaptkit.study.account_record import LeftOutRecord
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
@@ -49,66 +46,9 @@ from adaptkit.study.stage_record import (
 )
 from adaptkit.study.task import TaskFiles
 
-LABELS = "label_portions"
-
 
 def plan_path(study: Path) -> Path:
     return study / "plan.json"
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """What a plan decides once for a study, so that a resumed one does the same.
-
-    Attributes:
-        arms: names of all arms.
-        max_lengths: task -> tokens after which a text is cut.
-        left_out: arms that could not be run.
-        portions: what the smaller trainings have, by which is forecast.
-        rungs: sizes beside the study's own that models from scratch are trained at.
-        label_portions: task -> shares of its labels that arms are trained with too.
-        predicted: kind of stage -> seconds, one stage after another, as predicted at the first start.
-        predicted_seconds: wall time of the study.
-    """
-
-    budget: Budget
-    arms: tuple[str, ...]
-    max_lengths: dict[str, int]
-    left_out: tuple[LeftOutRecord, ...] = ()
-    portions: tuple[Portion, ...] = ()
-    rungs: tuple[int, ...] = ()
-    label_portions: dict[str, tuple[Portion, ...]] = field(default_factory=dict)
-    predicted: dict[str, float] = field(default_factory=dict)
-    predicted_seconds: float = 0.0
-
-    def applied_to(self, config: StudyConfig) -> StudyConfig:
-        """A config with the arms and lengths that were decided."""
-        tasks = [task.model_copy(update={"max_length": self.max_lengths[task.name]}) for task in config.tasks]
-        return config.model_copy(update={"arms": list(self.arms), "tasks": tasks})
-
-
-def read_fixed(study: Path) -> Fixed:
-    """What plan.json holds."""
-    value = read_sealed(plan_path(study))
-    labels = {task: tuple(Portion(**row) for row in rows) for task, rows in value.get(LABELS, {}).items()}
-    records = {
-        "budget": Budget(**value["budget"]),
-        "left_out": tuple(LeftOutRecord(**row) for row in value["left_out"]),
-        "portions": tuple(Portion(**row) for row in value.get("portions", ())),
-        LABELS: labels,
-    }
-    return Fixed(**{**value, **records, **{key: tuple(value.get(key, ())) for key in ("arms", "rungs")}})
-
-
-def write_fixed(study: Path, fixed: Fixed) -> None:
-    """Write plan.json."""
-    labels = {task: _dumped(rows) for task, rows in fixed.label_portions.items()}
-    dumped = {"left_out": _dumped(fixed.left_out), "portions": _dumped(fixed.portions), LABELS: labels}
-    write_sealed(plan_path(study), {**asdict(fixed), **dumped})
-
-
-def _dumped(records: Iterable[Record]) -> list[dict[str, Any]]:
-    return [record.model_dump(mode="json") for record in records]
 
 
 def result_path(study: Path, key: StageKey) -> Path:
@@ -189,7 +129,7 @@ class Workspace:
     @cached_property
     def fixed(self) -> Fixed:
         """What the plan decided for the whole study."""
-        return read_fixed(self.path)
+        return read_fixed(plan_path(self.path))
 
     @cached_property
     def config(self) -> StudyConfig:

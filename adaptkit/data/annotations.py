@@ -10,6 +10,7 @@ overlaps another. Rows of words and tags become texts with spans, and keep their
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -23,6 +24,8 @@ from adaptkit.data.words import has_blankless, without_han_blanks, word_starts
 SEPARATORS = ("|", ";", ",")
 """Of labels in one cell; the first that any of a file's first rows holds is that of all."""
 OUTSIDE = "O"
+ROUNDING = 1e-3
+"""By how much each probability of a row may be off."""
 _TAG = re.compile(r"([BILEUSM])[-_](.+)", re.DOTALL)
 _PIECE = re.compile(r"\w+|[^\w\s]")
 Span = dict[str, Any]
@@ -33,6 +36,25 @@ def separator_of(samples: Sequence[Record], column: str) -> str:
     """What separates labels in the cells of a column."""
     cells = [cell for sample in samples if isinstance(cell := sample.get(column), str)]
     return next((mark for mark in SEPARATORS if any(mark in cell for cell in cells)), SEPARATORS[-1])
+
+
+def label_probabilities(value: Any, label: str, column: str) -> dict[str, float] | Fault:
+    """How likely each label of a row is, from an object or its JSON text; its own label is one of them."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    fix = f'write \'{column}\' as {{"refund": 0.8, "invoice": 0.2}}, with the row\'s own label; null for none'
+    if not isinstance(value, dict):
+        return Fault(f"'{column}' is {type(value).__name__}, not probabilities by label", fix)
+    for name, chance in value.items():
+        number = isinstance(chance, (int, float)) and not isinstance(chance, bool)
+        if not number or not 0 <= chance <= 1:
+            return Fault(f"'{column}' gives the label '{name}' no probability between 0 and 1", fix)
+    if abs(sum(value.values()) - 1) > ROUNDING * max(1, len(value)):
+        return Fault(f"the probabilities in '{column}' add up to {sum(value.values()):g}", fix)
+    if not value.get(label):
+        return Fault(f"'{column}' says nothing of the row's own label '{label}'", fix)
+    return {str(name): float(chance) for name, chance in value.items()}
 
 
 def label_set(value: Any, column: str, separator: str) -> list[str] | Fault:

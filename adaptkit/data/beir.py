@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -95,6 +95,7 @@ def read_set(
     max_bytes: int = 0,
     on_bad_row: OnBadRow = "stop",
     columns: Mapping[str, str] | None = None,
+    protect: Sequence[str] = (),
 ) -> RetrievalSet:
     """One split of a retrieval set.
 
@@ -103,14 +104,18 @@ def read_set(
             each by hash of their ids, and the queries that they answer.
         on_bad_row: stop at the first line that cannot be used, or leave such lines out and list them.
         columns: the field that says which group a query belongs to, {"group": field}; `none` reads none.
-    Raises: ConfigError for another role in `columns`: the layout names the rest. DataError at `file:line` for
-        a row that lacks an id or text, for an id or a judgement given twice and a grade for what is not
-        there; for qrels without their columns; where no query has an answer.
+        protect: refused, as nothing of a set is masked.
+    Raises: ConfigError for `protect`, or another role in `columns`: the layout names the rest. DataError at
+        `file:line` for a row that lacks an id or text, for an id or a judgement given twice and a grade for
+        what is not there; for qrels without their columns; where no query has an answer.
     """
     folder = Path(folder)
     if split not in splits(folder):
         names = ", ".join(splits(folder)) or "none"
         raise DataError(f"no qrels/{split}.tsv", where=str(folder), fix=f"choose one of the splits: {names}")
+    if protect:
+        fix = "leave `protect` out, and mask the set's files before"
+        raise ConfigError("nothing of a retrieval set is masked", where=f"protect of {folder}", fix=fix)
     reader = _Reader(on_bad_row, _group_field(columns or {}))
     documents = reader.texts(_files(folder, "corpus"))
     queries = reader.texts(_files(folder, "queries"), reader.groups, again=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from adaptkit.data.annotations import (
     check_spans,
+    label_probabilities,
     label_set,
     ordered_pair,
     separator_of,
@@ -19,11 +20,14 @@ from adaptkit.data.annotations import (
 )
 from adaptkit.data.conversations import conversation
 from adaptkit.data.guesses import FACTS
-from adaptkit.data.json_fields import object_of
 from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.row_fields import object_of
 from adaptkit.data.shapes import columns_of, describe_columns
 from adaptkit.errors import nearest
+
+SOFT = "label_probabilities"
+"""Role of what says how likely each label of a row is."""
 
 
 class RowReader:
@@ -33,10 +37,18 @@ class RowReader:
         roles: role -> column, as `detect` found them.
         chosen: the roles set by the user; these may join several columns (`a+b`) or hold lists of texts.
         samples: the first records, which show how labels in one cell are separated.
+        soft: whether later rows may say how likely each label is where the first do not.
     """
 
-    def __init__(self, roles: dict[str, str], chosen: dict[str, str], samples: Sequence[Record] = ()):
-        self.roles, self.chosen = roles, chosen
+    def __init__(
+        self,
+        roles: dict[str, str],
+        chosen: dict[str, str],
+        samples: Sequence[Record] = (),
+        *,
+        soft: bool = False,
+    ):
+        self.roles, self.chosen, self._soft = roles, chosen, soft
         self._separator = separator_of(samples, roles.get("labels", ""))
         self._types: dict[str, type] = {}  # role -> type of its first value
 
@@ -46,6 +58,8 @@ class RowReader:
         roles = self.roles
         if "messages" in roles:  # the first rows of a file may call no tool
             roles = {role: role for role in TEMPLATE_INPUTS if role in record} | roles
+        if self._soft and SOFT in record:
+            roles = {SOFT: SOFT} | roles
         if ("messages" in roles or "completion" in roles) and (fault := unread_column(record, roles)):
             return fault
         for role, column in roles.items():
@@ -54,6 +68,10 @@ class RowReader:
                 return value
             if value is not None:
                 by_role[role] = value
+        if SOFT in by_role:
+            by_role[SOFT] = label_probabilities(by_role[SOFT], by_role["label"], roles[SOFT])
+            if isinstance(by_role[SOFT], Fault):
+                return by_role[SOFT]
         if extra := by_role.pop("input", ""):
             by_role["prompt"] = f"{by_role['prompt']}\n\n{extra}"
         if "chosen" in by_role:
@@ -75,6 +93,8 @@ class RowReader:
     def _value(self, role: str, column: str, record: Record, typed: bool) -> Any:
         if role == "input":
             return _optional_text(record.get(column), column)
+        if role == SOFT:
+            return record.get(column) or None
         if role in TEMPLATE_INPUTS:
             value = record.get(column)
             return template_input(value, column) if value else None

@@ -58,6 +58,10 @@ class Guesses:
         name = str(files[0]) if len(files) == 1 else f"{files[0]} and others"
         if adopted := adopted_columns(roles, chosen):
             self.add(f"{name}: {adopted}")
+        if "label_probabilities" in roles and "label_probabilities" not in chosen:
+            learnt = "how likely each label is, and heads learn that in place of one label"
+            give_up = f"columns: {{label_probabilities: {NONE}}} gives it up"
+            self.add(f"{name}: column 'label_probabilities' says, by its name, {learnt}; {give_up}")
         if "group" in roles and (doubt := doubt_about_groups(values, roles["group"])):
             self.add(f"{name}: {doubt}")
         columns = roles.get("messages", "").split("+")

@@ -32,7 +32,7 @@ _BLOCK = 1 << 18  # characters hashed at a time
 _LAST = 0xFFFF  # no character: stands for all beyond it
 
 
-class _Runs:
+class Runs:
     """Hashes of runs over a row of numbers, from running sums: the cost does not grow with their length.
 
     The hash of a run is the polynomial of its numbers, so it does not depend on where the run stands.
@@ -66,7 +66,7 @@ class _Hashes(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         raw = np.frombuffer(fold(word).encode("utf-8", "surrogatepass"), np.uint8)
-        self[word] = int(_Runs(_BYTE[raw])(np.zeros(1, np.int64), np.full(1, len(raw)))[0]) if len(raw) else 0
+        self[word] = int(Runs(_BYTE[raw])(np.zeros(1, np.int64), np.full(1, len(raw)))[0]) if len(raw) else 0
         return self[word]
 
 
@@ -162,7 +162,7 @@ def _hashed_plain(text: str, codes: np.ndarray, starts: np.ndarray, stops: np.nd
     while first < len(starts):
         begin = starts[first]
         last = max(first + 1, int(np.searchsorted(stops, begin + _BLOCK, side="right")))
-        block = _Runs(_FOLDED_BYTE[codes[begin : stops[last - 1]] & 127])
+        block = Runs(_FOLDED_BYTE[codes[begin : stops[last - 1]] & 127])
         hashes[first:last] = block(starts[first:last] - begin, (stops - starts)[first:last])
         first = last
     if codes.dtype != np.uint8:
@@ -191,7 +191,7 @@ def _in_word() -> np.ndarray:
 
 def span_hashes(words: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The hash of the run of `lengths` words at each of `starts`, uint64 [num_runs]; no run is empty."""
-    return _Runs(words)(starts, lengths)
+    return Runs(words)(starts, lengths)
 
 
 def ngram_hashes(words: np.ndarray, n: int) -> np.ndarray:

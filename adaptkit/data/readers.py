@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import heapq
 import json
 import re
 from collections import Counter
@@ -21,11 +20,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from adaptkit import notices
 from adaptkit.config import Config, Count, in_unit
-from adaptkit.data.column_roles import RowReader
+from adaptkit.data.byte_sample import ByteSample
+from adaptkit.data.column_roles import SOFT, RowReader
 from adaptkit.data.column_suggestions import guess_in_words
 from adaptkit.data.files import find_files, records, values_are_typed
 from adaptkit.data.guesses import FACTS, NONE, Guesses
 from adaptkit.data.message_fields import message_text
+from adaptkit.data.personal_data import Masker, Personal
 from adaptkit.data.records import Fault, Record
 from adaptkit.data.shapes import describe_columns, detect, unknown_role
 from adaptkit.errors import DataError
@@ -57,6 +58,11 @@ class DataConfig(Config):
     """Stop at the first row that cannot be used, or leave such rows out and count them."""
     max_bytes: Annotated[Count, in_unit("bytes")] = 0
     """Keep at most this many UTF-8 bytes of text: whole rows, sampled by hash; 0 keeps all."""
+    protect: list[Personal] = []
+    """Personal data to mask in the texts that are read, counted and never shown: email, phone (needs
+    `phonenumbers`), iban, card."""
+    protect_region: str = ""
+    """Country, by two letters, whose phone numbers are known without their country's code, too."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class Dataset:
         licences: licence -> rows that state it ("not stated" for the others).
         ignored: files of named folders that have no readable format.
         num_sampled_from: rows before `max_bytes` cut the set; 0 where it did not.
+        masked: kind of personal data -> file -> how often it was masked.
         notes: a sentence on each thing that was guessed about files and columns.
     """
 
@@ -122,6 +129,7 @@ class Dataset:
     ignored: list[str] = field(default_factory=list)
     num_sampled_from: int = 0
     notes: list[str] = field(default_factory=list)
+    masked: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @cached_property
     def num_bytes(self) -> int:
@@ -155,6 +163,7 @@ class Dataset:
             "num_skipped": len(self.skipped),
             "skipped": self.skipped[:100],
             "num_sampled_from": self.num_sampled_from,
+            "masked": self.masked,
         }
 
 
@@ -174,19 +183,23 @@ def read(config: DataConfig, want: Want | None = None, *, tell: Tell = notices.t
     stream = _numbered(files, guesses.add)
     head = _head(stream)
     kind, roles = _roles(head, config, want, faults)
-    sample = _Sample(config.max_bytes)
+    sample: ByteSample[tuple[Row, str]] = ByteSample(config.max_bytes)
     chosen = {role: column for role, column in config.columns.items() if column != NONE}
     samples = [record for _, record, _ in head if not isinstance(record, Fault)]
-    reader = RowReader(roles, chosen, samples)
+    soft = kind == "labelled" and config.columns.get(SOFT) != NONE
+    reader = RowReader(roles, chosen, samples, soft=soft)
     for where, record, typed in chain(head, stream):
         values = record if isinstance(record, Fault) else reader.values(record, typed)
         if isinstance(values, Fault):
             faults.add(where, values)
             continue
-        sample.add(Row(values, where, content_id(values)), _licence(record))
-    rows, licences = sample.rows()
+        row = Row(values, where, content_id(values))
+        sample.add((row, _licence(record)), row.id, len(row.text.encode()))
+    rows = [row for row, _ in sample.kept()]
     if not rows:
         raise faults.first_error(str(files[0]))
+    licences = Counter(licence for _, licence in sample.kept())
+    rows, masked = _masked(rows, kind, config, tell)
     guesses.about_columns(files, roles, config.columns, samples, [row.values for row in rows])
     return Dataset(
         distinct_ids(rows),
@@ -198,7 +211,27 @@ def read(config: DataConfig, want: Want | None = None, *, tell: Tell = notices.t
         [str(p) for p in ignored],
         sample.num_seen if sample.num_seen > len(rows) else 0,
         guesses.sentences,
+        masked,
     )
+
+
+def _masked(
+    rows: list[Row], kind: str, config: DataConfig, tell: Tell
+) -> tuple[list[Row], dict[str, dict[str, int]]]:
+    """The rows without the personal data that is not wanted, and what was masked, by kind and file.
+
+    Raises: DataError for spans, whose places in the text would change.
+    """
+    if not config.protect and not config.protect_region:
+        return rows, {}
+    if kind == "spans":
+        what = "masking would move the spans in their texts"
+        raise DataError(what, where=rows[0].where, fix="leave `protect` out, or mask before spans are marked")
+    masker = Masker(config.protect, config.protect_region)
+    values = [masker.values(row.values, row.file) for row in rows]
+    tell(f"{config.files[0]}: {masker.sentence}")
+    kept = [Row(own, row.where, content_id(own)) for row, own in zip(rows, values, strict=True)]
+    return kept, masker.masked
 
 
 def describe_files(files: Iterable[Path]) -> list[dict[str, Any]]:
@@ -283,37 +316,6 @@ def _report(head: list[Numbered], faults: _Faults) -> None:
     for where, record, _ in head:
         if isinstance(record, Fault):
             faults.add(where, record)
-
-
-class _Sample:
-    """Rows within a byte limit: the first by content hash, so that the order of files and rows is no matter.
-
-    Rows beyond the limit are forgotten as the files stream by; once a hash has been pushed out, larger ones
-    stay out.
-    """
-
-    def __init__(self, max_bytes: int):
-        self.max_bytes, self.num_bytes, self.num_seen = max_bytes, 0, 0
-        self._kept: list[tuple[int, int, int, Row, str]] = []
-        self._threshold: int | None = None
-
-    def add(self, row: Row, licence: str) -> None:
-        self.num_seen += 1
-        if not self.max_bytes:
-            self._kept.append((0, self.num_seen, 0, row, licence))
-            return
-        key, size = -int(row.id, 16), len(row.text.encode())
-        if self._threshold is not None and key <= self._threshold:
-            return
-        heapq.heappush(self._kept, (key, -self.num_seen, size, row, licence))
-        self.num_bytes += size
-        while self.num_bytes > self.max_bytes and len(self._kept) > 1:
-            self._threshold, _, size, *_ = heapq.heappop(self._kept)
-            self.num_bytes -= size
-
-    def rows(self) -> tuple[list[Row], Counter[str]]:
-        ordered = sorted(self._kept, key=lambda item: abs(item[1]))
-        return [item[3] for item in ordered], Counter(item[4] for item in ordered)
 
 
 def _licence(record: Record | Fault) -> str:

@@ -1,7 +1,7 @@
 """What kind of data a file holds: its columns by the role that they play, found by name or as the user says.
 
 text                               running text
-text + label                       classification
+text + label                       classification (label_probabilities: how likely each label is)
 prompt + completion                question and answer (also by these names; instruction, input, output)
 messages (+ tools, documents)      conversations
 prompt                             prompts to be answered
@@ -27,9 +27,9 @@ from dataclasses import dataclass
 
 from adaptkit.data.conversations import in_two_lists
 from adaptkit.data.guesses import FACTS, NONE
-from adaptkit.data.json_fields import object_of
 from adaptkit.data.message_fields import TEMPLATE_INPUTS
 from adaptkit.data.records import Fault, Record
+from adaptkit.data.row_fields import object_of
 from adaptkit.errors import nearest
 
 NEGATIVE = re.compile(r"negative(_\d+)?")
@@ -88,7 +88,7 @@ SHAPES = (
     Shape("labelled_pairs", {"text1": FIRST_TEXTS, "text2": SECOND_TEXTS, "label": ("label",)}, ("prompt",)),
     Shape("spans", {"text": ("text",), "spans": ("spans", "entities")}, ("tokens",)),
     Shape("spans", {"tokens": ("tokens", "words"), "tags": ("tags", "ner_tags")}),
-    Shape("labelled", {"text": ("text",), "label": ("label",)}),
+    Shape("labelled", {"text": ("text",), "label": ("label",)}, ("label_probabilities",)),
     Shape("multi_label", {"text": ("text",), "labels": ("labels",)}),
     Shape("scored", {"text": ("text",), "score": ("score",)}),
     Shape("extract", {"text": ("text",), "fields": ("fields",)}),

@@ -23,6 +23,7 @@ from adaptkit.errors import ConfigError, ServerError
 from adaptkit.serve import api_keys
 from adaptkit.serve.address import http_url, is_loopback, listen
 from adaptkit.serve.status import StatusLine
+from adaptkit.study.vote_record import open_votes
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -93,13 +94,26 @@ def _read_password(file: Path) -> str:
 
 
 def make_page(
-    server: Server, study: Study, passages: Passages, address: ListenAddress, card: str = ""
+    server: Server,
+    study: Study,
+    passages: Passages,
+    address: ListenAddress,
+    card: str = "",
+    votes: Path | None = None,
 ) -> Page:
-    """Make the page, ready to be served; Gradio is loaded here, told to ask nothing of the network."""
+    """Make the page, ready to be served; Gradio is loaded here, told to ask nothing of the network.
+
+    Args:
+        votes: a file to keep votes on blind answers in.
+    Raises: DataError for one that holds something else, or cannot be written.
+    """
+    if votes is not None:
+        there = open_votes(votes)
+        StatusLine().note("demo", f"votes of visitors who agree to it are kept in {votes} ({there} there)")
     os.environ.update(QUIET)
     from adaptkit.demo.page import Page  # late: Gradio reads the variables above when it is imported
 
-    return Page(server, study, passages, card, signed_in=address.password is not None)
+    return Page(server, study, passages, card, signed_in=address.password is not None, votes=votes)
 
 
 def application(page: Page, address: ListenAddress) -> Gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -30,6 +31,7 @@ class Page:
         passages: text to search in; the study's held-out passages if empty.
         card: the model card, Markdown; empty for none.
         signed_in: a way out is shown.
+        votes: a file to keep votes on blind answers in; None: there are none.
     """
 
     server: Server
@@ -37,10 +39,12 @@ class Page:
     passages: Passages = field(default_factory=list)
     card: str = ""
     signed_in: bool = False
+    votes: Path | None = None
 
     def __post_init__(self) -> None:
         documents = self.study.documents()
-        self.compare = Compare(self.server, SamplePrompts(documents, self.study.questions()))
+        samples = SamplePrompts(documents, self.study.questions())
+        self.compare = Compare(self.server, samples, self.votes)
         self.classify = Classify(self.server, self.study)
         self.search = Search(self.server, Index.of(self.passages or documents))
         self.decide = Decide(self.study)

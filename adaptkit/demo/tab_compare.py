@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from adaptkit.client.openai import Model
+from adaptkit.demo.blind import BUTTONS, CONSENT, BlindVotes, Pair
 from adaptkit.demo.html import render
 from adaptkit.demo.sample_prompts import SamplePrompts
 from adaptkit.demo.second_click import draw_note, say_while_busy
 from adaptkit.demo.served_models import Server
 from adaptkit.demo.shown_models import ShownModel
 from adaptkit.demo.streaming import Answer, AnswerStream, Prompt
+from adaptkit.errors import AdaptkitError
+from adaptkit.study.vote_record import Choice
 
 CONTINUE, CHAT = "Continue the text", "Answer as chat"
 TOGETHER, IN_TURN = "All at once", "One after another"
@@ -29,12 +36,17 @@ class Compare:
 
     Attributes:
         samples: prompts to begin with.
+        votes: the file that votes are kept in; None: there is no blind mode.
         models: by name; filled whenever the server is looked at.
     """
 
     server: Server
     samples: SamplePrompts
+    votes: Path | None = None
     models: dict[str, ShownModel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.blind = BlindVotes(self.server, self.votes) if self.votes is not None else None
 
     def build(self, usd_per_hour: gr.State) -> tuple[gr.CheckboxGroup, gr.Slider]:
         """Draw the tab; `usd_per_hour` holds the server's price. Returns the choices of models and length."""
@@ -55,11 +67,12 @@ class Compare:
             another = gr.Button("Another example", elem_id="another", visible=bool(self.samples))
         note = draw_note("cards")
         cards = gr.HTML(render("cards", cards=[], note=""), elem_id="cards", apply_default_css=False)
+        blind, pair, voting = self._draw_voting(cards)
         answering = gr.on(
             [ask.click, text.submit],
-            self.ask,
-            [text, models, *settings, usd_per_hour],
-            cards,
+            self.answer,
+            [blind, text, models, *settings, usd_per_hour],
+            [cards, pair, voting],
             concurrency_limit=AT_ONCE,
             show_progress="hidden",
             api_visibility="private",
@@ -82,6 +95,58 @@ class Compare:
             api_visibility="private",
         )
         return models, settings[-1]
+
+    def _draw_voting(self, cards: gr.HTML) -> tuple[gr.Checkbox, gr.State, gr.Column]:
+        """Draw the blind mode below the answers; all of it is hidden where no file of votes was named.
+
+        Returns: whether it is on, the pair that waits for a vote, and what is shown while one waits.
+        """
+        pair, voter = gr.State(None), gr.State("")
+        blind = gr.Checkbox(
+            label="Blind: two of the models answer without names, and you vote",
+            visible=self.votes is not None,
+            elem_id="blind",
+        )
+        with gr.Column(visible=False, elem_id="voting") as voting:
+            agreed = gr.Checkbox(label=CONSENT, elem_id="consent")
+            with gr.Row(elem_classes="actions"):
+                for choice, label in BUTTONS.items():
+                    gr.Button(label, elem_id=f"vote-{choice}").click(
+                        partial(self.vote, choice),
+                        [pair, agreed, voter],
+                        [cards, pair, voter, voting],
+                        show_progress="hidden",
+                        api_visibility="private",
+                    )
+        return blind, pair, voting
+
+    def answer(
+        self, blind: bool, text: str, models: list[str], *settings: Any
+    ) -> Iterator[tuple[str, Pair | None, Any]]:
+        """Draw the answers, with or without names: HTML, the pair to vote on, and whether there is one."""
+        if not (blind and self.blind):
+            for drawn in self.ask(text, models, *settings):
+                yield drawn, None, gr.update(visible=False)
+            return
+        how, _, length, _ = settings
+        chosen = [model for model in models if model in self.models]
+        if problem := self._problem(text, chosen):
+            yield render("cards", cards=[], note=problem), None, gr.update(visible=False)
+            return
+        prompt = Prompt(text[:MAX_PROMPT_CHARS], int(length), chat=how == CHAT)
+        for drawn, pair in self.blind.ask(prompt, chosen, self.models):
+            yield drawn, pair, gr.update(visible=pair is not None)
+
+    def vote(self, choice: Choice, pair: Pair | None, agreed: bool, voter: str) -> tuple[Any, None, str, Any]:
+        """Take a vote: the answers with their names, no pair any more, and the voter's random name."""
+        voter = voter or secrets.token_hex(8)
+        if pair is None or self.blind is None:
+            return gr.skip(), None, voter, gr.update(visible=False)
+        try:
+            drawn = self.blind.vote(choice, pair, self.models, agreed=agreed, voter=voter)
+        except AdaptkitError as error:
+            drawn = render("cards", cards=[], note=f"Your vote could not be kept: {error.what}.")
+        return drawn, None, voter, gr.update(visible=False)
 
     def ask(
         self, text: str, models: list[str], how: str, pace: str, length: float, usd_per_hour: float

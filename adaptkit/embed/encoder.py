@@ -43,6 +43,7 @@ class Encoder:
         cut: texts that were longer than it reads.
         model: the transformers model, inside an adapter while one is trained.
         digest: sha256 over the folder that it was loaded from, or "" for a model in training.
+        place: the folder or hub id that it was loaded from, or "".
         dense: what pooled vectors go through; nothing for most models.
         hidden: numbers of a token's state.
         width: numbers of a vector.
@@ -55,7 +56,7 @@ class Encoder:
         self.dense = dense or nn.Sequential()
         self.hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
         self.width = width_of(self.dense, self.hidden * num_modes(layout.pooling))
-        self.num_tokens, self.flops = 0, 0.0
+        self.num_tokens, self.flops, self.place = 0, 0.0, ""
         self.cut = CutTexts()
         self._flops_at: dict[int, float] = {}
 
@@ -75,7 +76,9 @@ class Encoder:
             part.to(device or default_device()).eval()
         if layout.lower_case:
             tokenizer = lower_cased(tokenizer)
-        return cls(model, tokenizer, layout, model_digest(folder), dense)
+        encoder = cls(model, tokenizer, layout, model_digest(folder), dense)
+        encoder.place = str(Path(path).absolute()) if Path(path).exists() else str(path)
+        return encoder
 
     def limit(self, max_length: int) -> None:
         """Cut texts after `max_length` tokens, or where the model's positions end."""
@@ -153,6 +156,10 @@ class Encoder:
         self.model.train(training)
         return vectors_ND
 
+    def encode_queries(self, texts: Sequence[str], dimensions: int = 0) -> np.ndarray:
+        """Vectors of queries, with the model's prompt for these."""
+        return self.encode(texts, prompt=self.layout.prompt_if_any("query"), dimensions=dimensions)
+
     def encode_to_rank(
         self, texts: Sequence[str], *, prompt: str | None = None, dimensions: int = 0
     ) -> np.ndarray:
@@ -178,6 +185,16 @@ class Encoder:
         what = f"its vectors are {length} and compared by {similarity}, searching multiplies them"
         fix = "train it once with `adaptkit embed train`, which gives unit vectors compared by cosine"
         raise ModelError(what, where="similarity_fn_name", fix=fix)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.place or "this model"
+
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
     def size(self) -> int:

@@ -1,7 +1,8 @@
 """Encode a corpus: streamed, resumable, the same vectors whether it was interrupted or not.
 
     vectors/  vectors.npy + ids.jsonl (ids, and how each text begins), or vectors.parquet
-              encoding.json   what made them
+              encoding.json   what made them: the model, and the files with their digests
+              canaries.json   fixed texts with their vectors, by which the model is known again
 
 Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A
 killed run goes on after the last part. At the end the parts become one file.
@@ -30,9 +31,10 @@ from adaptkit.data.beir import titled_text
 from adaptkit.data.files import find_files, records
 from adaptkit.data.records import Fault
 from adaptkit.disk import allocate, whole_file
+from adaptkit.embed.canary_vectors import make_canaries
 from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import DataError
-from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_jsonl, write_sealed
+from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_json, write_jsonl, write_sealed
 from adaptkit.seal import check_listed
 
 Format = Literal["npy", "parquet"]
@@ -42,7 +44,8 @@ SHOW_EVERY_S = 5.0
 SHOWN_CHARS = 160
 """Of a document's text, kept beside its id for people who search."""
 INFO = "encoding.json"
-PAYLOAD = ("ids.jsonl", "vectors.npy", "vectors.parquet")
+CANARIES = "canaries.json"
+PAYLOAD = ("ids.jsonl", "vectors.npy", "vectors.parquet", CANARIES)
 _ID_NAMES = ("_id", "id")
 
 
@@ -119,18 +122,23 @@ def encode_files(
     prompt: str | None = None,
     dimensions: int = 0,
     format: Format = "npy",
+    total: int = 0,
 ) -> Encoding:
     """Encode all documents of some files into `out`; what is finished there already is not done again.
 
+    Args:
+        prompt: name of the prompt before each text; None is the model's default.
+        total: documents, where their number is known: for those who watch.
     Raises: DataError for unreadable rows, ids that occur twice, or a folder that holds the vectors of
         something else.
     """
     out = Path(out)
     files, _ = find_files(patterns)
+    sources = [(str(file.absolute()), file_digest(file)) for file in files]
     size = dimensions or encoder.size
     settings = {
         "model": encoder.digest,
-        "files": digest([file_digest(file) for file in files]),
+        "files": digest([sha256 for _, sha256 in sources]),
         "prompt": encoder.layout.prompt(prompt),
         "dimensions": size,
         "normalised": encoder.layout.normalised,
@@ -138,10 +146,12 @@ def encode_files(
     }
     if not _is_finished(out, settings):
         write_sealed(out / INFO, {**settings, "finished": False})
-        parts = _encode(encoder, files, out, prompt, dimensions)
-        count = _join(out, parts, format, size)
+        parts = _encode(encoder, files, out, prompt, dimensions, total)
+        made = {"count": _join(out, parts, format, size), "encoder": encoder.place}
+        made["sources"] = [{"file": file, "sha256": sha256} for file, sha256 in sources]
+        write_json(out / CANARIES, make_canaries(encoder, size).model_dump(mode="json"))
         listed = {name: file_digest(out / name) for name in PAYLOAD if (out / name).exists()}
-        write_sealed(out / INFO, {**settings, "count": count, "files_written": listed, "finished": True})
+        write_sealed(out / INFO, {**settings, **made, "files_written": listed, "finished": True})
         shutil.rmtree(out / "parts")
     return Encoding.open(out)
 
@@ -162,12 +172,12 @@ def _is_finished(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _encode(
-    encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int
+    encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int, total: int
 ) -> list[Path]:
     """Write the parts that are missing; returns all of them in order."""
     stream, parts, seen = _placed(files), list[Path](), dict[str, str]()
     (out / "parts").mkdir(parents=True, exist_ok=True)
-    with progress("encoded") as show:
+    with progress("encoded", total) as show:
         while window := list(islice(stream, WINDOW)):
             for name, _, where in window:
                 if name in seen:
@@ -243,20 +253,20 @@ def _join_parquet(out: Path, parts: list[Path], rows: list[list[dict[str, str]]]
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int = 0) -> Iterator[Callable[[int], None]]:
     """A counter on a terminal, JSON lines every few seconds elsewhere; both on stderr."""
     if not sys.stderr.isatty():
-        shown_at = -SHOW_EVERY_S
+        shown_at, of = -SHOW_EVERY_S, {"of": total} if total else {}
 
         def show(done: int) -> None:
             nonlocal shown_at
             if time.monotonic() - shown_at >= SHOW_EVERY_S:
-                print(json.dumps({what: done}), file=sys.stderr, flush=True)
+                print(json.dumps({what: done, **of}), file=sys.stderr, flush=True)
                 shown_at = time.monotonic()
 
         yield show
         return
     columns = (SpinnerColumn(), TextColumn(what), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=total or None)
         yield lambda done: bar.update(task, completed=done)

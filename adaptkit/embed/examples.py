@@ -74,7 +74,9 @@ def read_examples(
         if loss not in ("infonce", "symmetric"):
             fix = "set loss: infonce or symmetric, or give files"
             raise DataError(f"loss '{loss}' does not learn from a retrieval set", where=str(folder), fix=fix)
-        return _of_set(read_set(folder, split, config.max_bytes, config.on_bad_row, config.columns))
+        return _of_set(
+            read_set(folder, split, config.max_bytes, config.on_bad_row, config.columns, config.protect)
+        )
     dataset = read(config, "text") if loss in FROM_TEXT else read(config)
     if (dataset.roles.get("prompt"), dataset.roles.get("completion")) == QUESTION_AND_ANSWER:
         dataset = read(config, "pairs")

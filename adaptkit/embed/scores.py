@@ -28,7 +28,10 @@ def rows_of_data(encoder: Encoder, data: DataConfig, loss: Loss, scale: Scale | 
     folder = retrieval_folder(data)
     if folder is not None:
         return retrieval_rows(
-            encoder, read_set(folder, scored_split(folder), data.max_bytes, data.on_bad_row, data.columns)
+            encoder,
+            read_set(
+                folder, scored_split(folder), data.max_bytes, data.on_bad_row, data.columns, data.protect
+            ),
         )
     return rows_of_examples(encoder, read_examples(data, loss, scale=scale), loss)
 

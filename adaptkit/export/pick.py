@@ -15,9 +15,9 @@ from pathlib import Path
 
 from adaptkit.errors import ModelError, nearest
 from adaptkit.export.record import ServedKind
-from adaptkit.export.source import Source, kind_of, local_base, of_model, of_run, served_name
+from adaptkit.export.source import Source, kind_of, of_model, of_run, served_name
 from adaptkit.run import Run
-from adaptkit.run_record import read_record
+from adaptkit.run_record import local_base, read_record
 from adaptkit.study.forecast_record import WHOLE
 from adaptkit.study.record import ArmRecord, ScoreRecord, StudyRecord, TaskRecord, read_study
 from adaptkit.study.verdict_record import VerdictRecord, read_verdict

@@ -17,7 +17,7 @@ from adaptkit.errors import ModelError
 from adaptkit.export.record import ExportRecord, ServedKind, read_export
 from adaptkit.model_gate import check_folder
 from adaptkit.run import Run, read_json
-from adaptkit.run_record import RecipeKind, RunRecord, read_record
+from adaptkit.run_record import RecipeKind, RunRecord, local_base, read_record
 from adaptkit.seal import check
 
 ONE_CLASS, LABEL_SET, REGRESSION = ("single_label_classification", "multi_label_classification", "regression")
@@ -225,18 +225,6 @@ def run_of(folder: Path | None) -> Run | None:
     if folder.name == run.model.name and run.config_path.is_file():
         return run
     return None
-
-
-def local_base(run: Path, base: str) -> Path | None:
-    """Find the folder of a run's base: among the runs beside it, which move with it, or where it is named."""
-    if not base:
-        return None
-    named = Path(base).expanduser()
-    places = [run.parent / named, named]
-    beside = Run(run.parent / named.parent.name)
-    if beside.manifest_path.is_file():  # it was named with a root that may have moved since
-        places.insert(0, beside.path / named.name)
-    return next((folder for folder in places if folder.is_dir()), None)
 
 
 def find_base(run: Path, base: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,9 +41,9 @@ class FinetuneConfig(Config):
     """Tokens after which an example is cut."""
     max_new_tokens: Tokens = Field(64, ge=1)
     """Tokens an answer may have when sft is scored."""
-    fields: dict[str, str | list[str]] = {}
-    """Field -> its type, for `extract`: string, number, integer, boolean, `list of` one of these, or the list
-    of texts that it may be. Left out, fields and types are those of the training rows."""
+    fields: dict[str, Any] = {}
+    """Field -> its type, for `extract`: string, number, integer, boolean, `list of` one of these, the texts
+    it may be, {field: type} of an object, [{field: type}] of several. Left out, those of training rows."""
     epochs: Annotated[Magnitude, in_unit("epochs")] = Field(0.0, le=10_000)
     """Passes over the training rows; 0 = trainer.num_steps decides."""
     trainer: TrainerConfig = TrainerConfig(

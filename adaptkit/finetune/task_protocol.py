@@ -12,6 +12,7 @@ from adaptkit.data.labels import classify_rows, label_scores
 from adaptkit.data.readers import Dataset, Want
 from adaptkit.data.score_table import ItemRow
 from adaptkit.data.supervised import LabelledRows
+from adaptkit.finetune.soft_labels import SoftLabelledRows, has_soft_labels
 from adaptkit.model_uses import Use
 from adaptkit.trainer.objective import Classification, Objective
 from adaptkit.trainer.row_source import Source
@@ -118,7 +119,8 @@ class Classify(Task):
         return Classification()
 
     def source(self, dataset: Dataset) -> Examples:
-        return LabelledRows(dataset, self.tokenizer, self.max_length, self.label_names)
+        rows = SoftLabelledRows if has_soft_labels(dataset) else LabelledRows
+        return rows(dataset, self.tokenizer, self.max_length, self.label_names)
 
     def rows(self, model: PreTrainedModel, dataset: Dataset) -> list[ItemRow]:
         return classify_rows(model, self.tokenizer, dataset, self.label_names, self.max_length)

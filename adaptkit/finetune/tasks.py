@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from adaptkit import models
 from adaptkit.data.cut_texts import CutTexts, tell_cuts
-from adaptkit.data.json_fields import Schema, schema_of_rows
+from adaptkit.data.json_fields import Schema
 from adaptkit.data.label_names import check_labels
 from adaptkit.data.labels import label_rows, label_scores
 from adaptkit.data.readers import Dataset, Row, Want
+from adaptkit.data.row_fields import schema_of_rows
 from adaptkit.data.score_table import ItemRow
 from adaptkit.data.supervised import Example, SupervisedRows, build_examples, expected_answer, prompt_ids
 from adaptkit.errors import DataError

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig, compute_optimal_params, default_learning_rate
 from adaptkit.config import Config, Count, Flops, Share, in_unit
+from adaptkit.data.canaries import CanaryConfig
 from adaptkit.data.readers import DataConfig
 from adaptkit.errors import AdaptkitError
 from adaptkit.trainer.config import TrainerConfig
@@ -57,6 +58,8 @@ class PretrainConfig(Config):
     """General text mixed in, against forgetting."""
     replay_share: Share = Field(0.1, lt=1)
     """Share of the rows that come from `replay`; not read without it."""
+    canaries: CanaryConfig | None = None
+    """Made-up secrets to plant in `data` after dev text is held out, for `adaptkit audit` to look for."""
     flops: Flops = 0.0
     """Training FLOPs to spend, which sets the number of steps; 0 = `trainer.num_steps` says."""
     trainer: TrainerConfig = TrainerConfig()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from adaptkit import models
+from adaptkit.data.canaries import canary_record
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
@@ -130,6 +131,7 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTraine
         adapter=config.adapter.for_record(),
         seq_len=seq_len,
         splits={name: split_record(part) for name, part in splits.items()},
+        canaries=canary_record(config.canaries) if config.canaries else None,
         suites={SUITE: SuiteRecord(judged_on="dev", num_items=len(rows), metrics=scores, dev=scores)},
         num_steps=result.num_steps,
         params=params.total,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from adaptkit import models
 from adaptkit.adapters import attach
 from adaptkit.architecture import architecture
+from adaptkit.data.canaries import plant, planted_sentence
 from adaptkit.data.extension import extend_tokenizer
 from adaptkit.data.packing import MixedSource, Source, packed_rows
 from adaptkit.data.readers import Dataset, read
@@ -65,13 +66,15 @@ def check_base(config: PretrainConfig) -> None:
 def read_splits(config: PretrainConfig) -> dict[str, Dataset]:
     """The text of a pretraining: train, dev and, where it is named, replay.
 
-    Without dev data, some of train is held out by hash of its text.
+    Without dev data, some of train is held out by hash of its text. Canaries are planted in what is left.
     """
     train = read(config.data, want="text")
     if config.dev is None:
         train, dev = split(train, config.dev_fraction, seed=0)
     else:
         dev = read(config.dev, want="text")
+    if config.canaries is not None:
+        train = plant(train, config.canaries)
     splits = {"train": train, "dev": dev}
     if config.replay is not None:
         splits["replay"] = read(config.replay, want="text")
@@ -87,6 +90,8 @@ def prepare(config: PretrainConfig, run: Run, splits: dict[str, Dataset], ranks:
     else:
         tokenizer = _own_tokenizer(config, run, splits["train"], ranks)
     _check_tokenizer(config, tokenizer, splits["dev"], ranks)
+    if config.canaries is not None and ranks.rank == 0:
+        announce(config.name, {"note": planted_sentence(config.canaries, splits["train"].num_bytes)})
     shards = _shards(run, splits, tokenizer, ranks)
     if model is None:
         model = scratch_model(config, tokenizer, shards["train"].num_tokens)

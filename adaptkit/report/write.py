@@ -23,6 +23,7 @@ from adaptkit.report.label_section import label_parts
 from adaptkit.report.ladder_section import ladder_section
 from adaptkit.report.ledger import left_out_sentences, spend_rows, time_sentence
 from adaptkit.report.manners import HABITS, manners
+from adaptkit.report.memorisation_section import memorisation_section
 from adaptkit.report.passages import looked_up
 from adaptkit.report.vocabulary_gain import vocabulary_saving, vocabulary_sentence
 from adaptkit.run import Run, write_sealed, write_text
@@ -128,6 +129,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
         "confidence_sections": confidence_sections(results, verdict),
+        "memorisation": memorisation_section(Run(results.path)),
         "manners": manners(results),
         "habits": HABITS,
         "spends": spend_rows(results),

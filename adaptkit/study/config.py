@@ -10,6 +10,7 @@ import adaptkit.study.tasks  # noqa: F401 registers the kinds of task
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.config import Config, Count, Flops, Magnitude, Share, in_unit
+from adaptkit.data.canaries import CanaryConfig
 from adaptkit.pretrain.config import TokenizerConfig
 from adaptkit.study.api import ApiConfig
 from adaptkit.study.arms import Adaptation, Arm, Origin, with_text_arms
@@ -137,6 +138,9 @@ class StudyConfig(Config):
     """Rank and targets of adapters. `kind` is that of continued-lora; LoRA arms follow rslora and dora."""
     trainer: TrainerConfig = TrainerConfig()
     """Batch, schedule and precision of the language trainings; the plan sets rate, steps and seed."""
+    canaries: CanaryConfig | None = None
+    """Made-up secrets to plant in the domain's training text once tests and overlap are out of it, for
+    `adaptkit audit` to look for; they count as text that is learnt."""
     jobs: Annotated[Count, in_unit("stages at once")] = Field(0, le=10_000)
     """Stages run at once; 0 takes one per GPU, each stage with its own; without a GPU one per core for models
     under 10M parameters, else one at a time."""
@@ -149,6 +153,14 @@ class StudyConfig(Config):
         jobs = [name for name in self.arms if Arm.parse(name).ledger == "jobs"]
         if jobs and not self.tasks:
             raise ValueError(f"'{jobs[0]}' learns a task, and there is none: without tasks, arms are origins")
+        for task in self.tasks:
+            if "depth" in task.model_fields_set and not task.task_kind.searches:
+                raise ValueError(f"`depth` is for kind retrieve, and {task.name} is of kind '{task.kind}'")
+            for name in task.without:
+                if Arm.parse(name, where=f"tasks.{task.name}.without").ledger == "text":
+                    raise ValueError(
+                        f"'{name}' learns no task: in a task's `without`, name arms like generic+full"
+                    )
         for name in self.without:
             if name != Origin.TAPT and Arm.parse(name, where="without") == Arm(Origin.GENERIC):
                 raise ValueError(
@@ -228,12 +240,12 @@ class StudyConfig(Config):
         return next(task for task in self.tasks if task.name == name)
 
     def arms_on(self, task: TaskConfig) -> list[Arm]:
-        """The arms that can learn a task."""
-        return [arm for arm in self.job_arms if _learns(task, arm)]
+        """The arms that learn a task."""
+        return [arm for arm in self.job_arms if learns(task, arm) and arm.name not in task.without]
 
     def tasks_of(self, arm: Arm) -> list[TaskConfig]:
-        """The tasks that an arm can learn; none for an arm of the text ledger."""
-        return [task for task in self.tasks if _learns(task, arm)]
+        """The tasks that an arm learns; none for an arm of the text ledger."""
+        return [task for task in self.tasks if learns(task, arm) and arm.name not in task.without]
 
     def adapter_of(self, adaptation: Adaptation) -> AdapterConfig:
         """The adapter that learns a task: rsLoRA and DoRA stand in for LoRA where asked for."""
@@ -248,7 +260,8 @@ class StudyConfig(Config):
         return self.adapter.model_copy(update={"kind": kind if origin is Origin.CONTINUED_LORA else "none"})
 
 
-def _learns(task: TaskConfig, arm: Arm) -> bool:
+def learns(task: TaskConfig, arm: Arm) -> bool:
+    """Whether an arm can learn tasks of this kind, from a base that can."""
     if arm.adaptation is None or (arm.origin.per_task and not task.task_kind.has_own_text):
         return False
     return task.task_kind.learns_by(arm.adaptation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from adaptkit.run_record import Record, SplitRecord
+from adaptkit.run_record import CanaryRecord, Record, SplitRecord
 
 LARGE_CUT = 0.1
 """Share of a training set from which on a report's limits tell what overlap took out of it."""
@@ -147,6 +147,8 @@ class DataRecord(Record):
     tokenizers: dict[str, TokenizerRecord] = {}
     expectation: ExpectationRecord | None = None
     """None where the base gives no bits per byte, and in studies of older releases."""
+    canaries: CanaryRecord | None = None
+    """What was planted in the domain's training text; None where nothing was."""
 
     @property
     def large_cuts(self) -> tuple[LargeCut, ...]:

@@ -10,12 +10,7 @@ item, and have intervals. A local module of Hugging Face `evaluate` is asked ite
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +18,12 @@ from typing import Any
 
 from adaptkit.data.readers import Row
 from adaptkit.errors import ConfigError
-from adaptkit.run import file_digest, read_json
-from adaptkit.study import own_metric_child
+from adaptkit.run import file_digest
+from adaptkit.study.user_file import UserFile
 
 OWN_METRICS = ("own_score", "own_error")
 """Names of such a metric: larger numbers are better, or smaller ones."""
 FIX = "the file defines score(items) and returns one number for each item"
-LAST_LINES = 6
-"""Of a traceback that is shown."""
 
 
 def why_no_own_metric(metric: str, file: str, is_taken: bool) -> str:
@@ -72,8 +65,6 @@ class OwnMetric:
 
         Raises: ConfigError for a file that is not there, fails, or scores nothing.
         """
-        if not self.file.is_file():
-            raise ConfigError("there is no such file", where=str(self.file), fix=f"name a Python file: {FIX}")
         self._values([])
 
     def complete(self, rows: Sequence[Row], items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,35 +86,6 @@ class OwnMetric:
         return [{**item, self.name: value} for item, value in zip(items, values, strict=True)]
 
     def _values(self, items: Sequence[dict[str, Any]]) -> list[Any]:
-        path = self.file.resolve()
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "answer.json"
-            command = [sys.executable, "-I", own_metric_child.__file__, str(path), str(target)]
-            try:
-                done = subprocess.run(
-                    command,
-                    input=json.dumps(list(items)),
-                    capture_output=True,
-                    text=True,
-                    errors="replace",
-                    timeout=self.seconds,
-                    cwd=folder,
-                    env={**os.environ, "HF_HUB_OFFLINE": "1"},
-                )
-            except subprocess.TimeoutExpired:
-                what = f"did not come to an end within {self.seconds:g} s for {len(items):,} items"
-                raise ConfigError(
-                    what, where=str(self.file), fix="make it faster, or raise metric_seconds"
-                ) from None
-            if not target.is_file():
-                said = " ".join(done.stderr.split())[-200:]
-                what = f"ended its process with code {done.returncode}: {said}"
-                raise ConfigError(what, where=str(self.file), fix=FIX)
-            answer = read_json(target)
-        if "error" in answer:
-            where = str(self.file) if answer.get("line") is None else f"{self.file}:{answer['line']}"
-            trace = answer.get("trace", "").rstrip().splitlines()[-LAST_LINES:]
-            shown = "\n".join(["", "your file's traceback ends:", *trace]) if trace else ""
-            raise ConfigError(f"your metric fails: {answer['error']}{shown}", where=where, fix=FIX)
-        values: list[Any] = answer["values"]
+        given = UserFile(self.file, "metric", self.seconds, FIX, raise_limit="raise metric_seconds")
+        values: list[Any] = given.ask("score", items)
         return values

@@ -105,26 +105,26 @@ class TaskConfig(CorpusConfig):
     examples: Annotated[Count | None, in_unit("examples")] = Field(None, le=256)
     """Examples in a prompt at most, drawn by hash from training rows, labels in turns; formats without any
     compete with them. Left out, it is one of each label (4 to 16 in all), or 2 for free text."""
-    fields: dict[str, str | list[str]] = {}
-    """Field -> its type, for `extract`: string, number, integer, boolean, `list of` one of these, or the list
-    of texts that it may be. Left out, fields and types are those of the training rows."""
+    fields: dict[str, Any] = {}
+    """Field -> its type, for `extract`: string, number, integer, boolean, `list of` one of these, the texts
+    it may be, {field: type} of an object, [{field: type}] of several. Left out, those of training rows."""
     max_length: Tokens = 0
     """Tokens after which a text is cut, for every arm. 0 takes 256, or as many as all models have positions
     for."""
     max_epochs: Annotated[Count, in_unit("epochs")] = Field(8, ge=1, le=10_000)
     """Passes over the labelled rows at most: the budget is a ceiling, not a duty."""
     test_items: Annotated[Count, in_unit("rows or queries")] = 2000
-    """Test rows or queries at most, drawn by hash; labels, sources and groups keep their shares; 0 takes
-    all."""
+    """Test rows or queries at most, drawn by hash; labels, sources and groups keep shares; 0 takes all."""
     depth: Annotated[Count, in_unit("documents per query")] = Field(50, ge=2, le=1000)
     """Documents that `rerank` arms read again of what a search has found; for kind `retrieve`."""
     dev_items: Annotated[Count, in_unit("rows or queries")] = 300
-    """Rows or queries to tune on at most, and at most a fifth of the training rows; drawn in the same way; 0
-    takes that fifth."""
+    """Rows or queries to tune on at most, and at most a fifth of the training rows; 0 takes that fifth."""
+    without: list[str] = []
+    """Arms that are left out on this task, of those that could learn it."""
 
     @field_validator("fields")
     @classmethod
-    def _known_types(cls, fields: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+    def _known_types(cls, fields: dict[str, Any]) -> dict[str, Any]:
         Schema.of(fields)
         return fields
 

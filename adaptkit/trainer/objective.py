@@ -191,13 +191,18 @@ class OnePerRow:
 
 @dataclass(frozen=True)
 class Classification(OnePerRow):
-    """One label per row, through the model's own classification head."""
+    """One label per row, through the model's own classification head.
+
+    `labels` is int64 [B], or float [B, C] where rows say how likely each label is: a row then counts as right
+    where the likeliest is predicted.
+    """
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         logits_BC = self.outputs(model, batch)
-        labels_B = batch["labels"]
+        labels = batch["labels"]
+        labels_B = labels.argmax(-1) if labels.dim() == 2 else labels
         correct = (logits_BC.argmax(-1) == labels_B).sum()
-        return LossOutput(F.cross_entropy(logits_BC, labels_B, reduction="sum"), {"accuracy": correct})
+        return LossOutput(F.cross_entropy(logits_BC, labels, reduction="sum"), {"accuracy": correct})
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,20 @@ MUTANTS = [
         plan("test_the_last_trial_waits_for_the_grid"),
     ),
     Mutant(
+        "adaptkit/compare/usable_base.py",
+        'if len(reasons) == len(config.tasks_of(arm)) else ""',
+        'if reasons else ""',
+        ("tests/test_arms_of_tasks.py",),
+    ),
+    Mutant(
+        "adaptkit/compare/fixed.py",
+        "self.without.get(task.name, task.without)",
+        "task.without",
+        ("tests/test_arms_of_tasks.py",),
+    ),
+    Mutant(
         "adaptkit/compare/plan.py",
-        "read_fixed(run.path) if plan_path(run.path).exists() else measured.decide()",
+        "read_fixed(path) if path.exists() else measured.decide()",
         "measured.decide()",
         plan("test_a_dry_run_keeps_nothing_and_a_resumed_study_its_budget_but_not_its_speed"),
     ),

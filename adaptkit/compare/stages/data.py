@@ -13,6 +13,7 @@ from typing import Any
 
 from adaptkit.compare.stage import Stage
 from adaptkit.compare.workspace import PreparedFiles, Workspace, rows_of
+from adaptkit.data.canaries import CanaryConfig, canary_record, plant, planted_sentence
 from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
 from adaptkit.data.dedup import deduplicate
 from adaptkit.data.drawing import draw_passages
@@ -66,6 +67,8 @@ def identity(config: StudyConfig) -> dict[str, Any]:
     settings = {"split", "test_items", "dev_items"}
     for name, corpus in corpora(config).items():
         fields[f"{name}.drawing"] = corpus.model_dump(mode="json", include=settings)
+    if config.canaries is not None:
+        fields["canaries"] = config.canaries.model_dump(mode="json")
     fields["kinds"] = {task.name: task.kind for task in config.tasks}
     return fields
 
@@ -88,7 +91,8 @@ def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, d
             shifts[name] = shift
         records[name] = CorpusRecord(train=_split_record(clean.train), test=_split_record(clean.test))
         if name in TEXTS:
-            clusters = _write_text(files, name, named[name], clean)
+            planted = config.canaries if name == "domain" else None
+            clusters = _write_text(files, name, named[name], clean, planted)
         else:
             task = config.task(name)
             task.task_kind.prepare(files.task(name), task, clean)
@@ -101,7 +105,12 @@ def write_data(config: StudyConfig, files: PreparedFiles) -> tuple[DataRecord, d
         cuts += collection.cuts
         duplicates |= {COLLECTION: collection.duplicates} if collection.duplicates else {}
     data = DataRecord(
-        corpora=records, duplicates=duplicates, cuts=tuple(cuts), test_sets=test_sets, shifts=shifts
+        corpora=records,
+        duplicates=duplicates,
+        cuts=tuple(cuts),
+        test_sets=test_sets,
+        shifts=shifts,
+        canaries=canary_record(config.canaries) if config.canaries else None,
     )
     return data, labels
 
@@ -151,12 +160,17 @@ def _split_record(dataset: Dataset) -> SplitRecord:
     return SplitRecord(**{**dataset.manifest(), "skipped": []})
 
 
-def _write_text(files: PreparedFiles, name: str, corpus: CorpusConfig, rows: CorpusRows) -> dict[str, str]:
-    """Write a text's parts; returns what each test passage belongs to."""
+def _write_text(
+    files: PreparedFiles, name: str, corpus: CorpusConfig, rows: CorpusRows, planted: CanaryConfig | None
+) -> dict[str, str]:
+    """Write a text's parts, canaries among the training rows; returns what each test passage belongs to."""
     train, tuning = hold_out(rows.train, corpus.dev_items, MAX_DEV_SHARE)
     dev = draw_passages(tuning, corpus.dev_items)
     for path, part in ((files.dev(name), dev), (files.test(name), rows.test)):
         write_jsonl(path, ({**_line(row), "group": row.cluster} for row in part.rows))
+    if planted is not None:
+        train = plant(train, planted)
+        tell(f"{name}: {planted_sentence(planted, train.num_bytes)}")
     write_jsonl(files.train(name), map(_line, train.rows))
     return {row.id: row.cluster for row in rows_of(files.test(name)).rows}
 

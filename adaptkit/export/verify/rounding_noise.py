@@ -1,20 +1,13 @@
 """Measure how far rounding alone moves a model's answers: the ground that tolerances stand on.
 
-Monte Carlo arithmetic (Parker 1997): whatever goes into a layer and comes out of it is moved at random by as
-much as one rounding in a precision may move it, and the model is asked again. What its answers then change by
-is what another engine, kernel or machine of that precision may change them by. Where servers round the inputs
-of layers to 8 bits, that is done too, and measured.
+The model is asked again with every number moved by as much as rounding may move it (`models.jitter`). What
+its answers then change by is what another engine, kernel or machine of that precision may change them by.
+Where servers round the inputs of layers to 8 bits, that is done too, and measured.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from adaptkit.export.formats import Grid
 from adaptkit.export.quantise.compressed_tensors import round_inputs, rounded_layers
@@ -28,6 +21,7 @@ from adaptkit.export.verify.record import (
     Precision,
     Questions,
 )
+from adaptkit.models.jitter import jittered
 from adaptkit.run import read_json
 
 DRAWS: dict[Precision, int] = {"float32": 2, "bfloat16": 1}
@@ -86,36 +80,3 @@ def activation_grid(model: FolderModel) -> Grid | None:
         if activations:
             return "int8"
     return None
-
-
-@contextlib.contextmanager
-def jittered(model: nn.Module, unit: float, seed: int) -> Iterator[None]:
-    """Inside, what linear layers take in and all layers give is moved by up to `unit` of itself."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def moved(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            return value
-        noise = torch.rand(value.shape, generator=generator).to(value.device, value.dtype)
-        return value * (1 + unit * (2 * noise - 1))
-
-    def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        # once for the input and once for the weights, which are rounded as well
-        return tuple(moved(moved(value)) for value in inputs)
-
-    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        return moved(output)
-
-    handles: list[RemovableHandle] = []
-    for module in model.modules():
-        if any(True for _ in module.children()):
-            continue
-        if isinstance(module, nn.Linear):
-            handles.append(module.register_forward_pre_hook(before, prepend=True))
-        if any(True for _ in module.parameters()):
-            handles.append(module.register_forward_hook(after))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

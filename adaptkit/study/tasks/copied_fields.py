@@ -3,6 +3,7 @@
 For each field the best of three ways on development rows: the value that training rows have most often, the
 longest of their values that stands in the text, or the first text that is written as their values are (three
 digits, a dot and two digits; a word with a capital), behind the word that stood before them if it occurs.
+Lists of objects are left out: what belongs together in a text is not seen by looking for values.
 """
 
 from __future__ import annotations
@@ -20,41 +21,58 @@ MOST_SHAPES = 8
 _PARTS = re.compile(r"\d+|[^\W\d_]+|\s+|.", re.DOTALL)
 Way = Callable[[str], Any]
 """Text -> a field's value, or None."""
+Path = tuple[str, ...]
+"""The names that lead to a field: of objects around it, and its own."""
 
 
 class CopiedFields:
     """What each field is taken to be; learnt from training rows, chosen on development rows."""
 
     def __init__(self, schema: Schema, train: Dataset, dev: Dataset):
-        self._ways: dict[str, Way] = {}
-        for field in schema.fields:
-            ways = _ways(field, train)
+        self._ways: dict[Path, Way] = {}
+        for path, field in schema.leaves():
+            ways = _ways(field, path, train)
             if ways:
-                scores = [_f1(field, way, dev.rows) for way in ways]
-                self._ways[field.name] = ways[scores.index(max(scores))]
+                scores = [_f1(way, path, dev.rows) for way in ways]
+                self._ways[path] = ways[scores.index(max(scores))]
 
     def values(self, text: str) -> dict[str, Any]:
         """The fields of a text."""
-        found = {name: way(text) for name, way in self._ways.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        found: dict[str, Any] = {}
+        for (*around, name), way in self._ways.items():
+            value = way(text)
+            if value is not None:
+                inner = found
+                for outer in around:
+                    inner = inner.setdefault(outer, {})
+                inner[name] = value
+        return found
 
 
-def _f1(field: Field, way: Way, rows: list[Row]) -> float:
+def _at(values: Any, path: Path) -> Any:
+    """The value that the names of a path lead to; None where there is none."""
+    for name in path:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def _f1(way: Way, path: Path, rows: list[Row]) -> float:
     """F1 of one field by one way; ties go to the way that is tried first."""
     hits = held = 0
     for row in rows:
-        value, truth = way(row.values["text"]), row.values["fields"].get(field.name)
-        predicted = {pair[1] for pair in facts({} if value is None else {field.name: value})}
-        actual = {pair[1] for pair in facts({} if truth is None else {field.name: truth})}
+        value, truth = way(row.values["text"]), _at(row.values["fields"], path)
+        predicted = {pair[1] for pair in facts({} if value is None else {path[-1]: value})}
+        actual = {pair[1] for pair in facts({} if truth is None else {path[-1]: truth})}
         hits += len(predicted & actual)
         held += len(predicted) + len(actual)
     return 2 * hits / held if held else 0.0
 
 
-def _ways(field: Field, train: Dataset) -> list[Way]:
+def _ways(field: Field, path: Path, train: Dataset) -> list[Way]:
     """The ways to fill a field, the simplest first; none where no training row has it."""
-    rows = [row for row in train.rows if field.name in row.values["fields"]]
-    values = [row.values["fields"][field.name] for row in rows]
+    pairs = [(row.values["text"], _at(row.values["fields"], path)) for row in train.rows]
+    pairs = [(text, value) for text, value in pairs if value is not None]
+    values = [value for _, value in pairs]
     if not values:
         return []
     if field.many:
@@ -69,7 +87,7 @@ def _ways(field: Field, train: Dataset) -> list[Way]:
         return next((value for value in ordered if _stands(value, text)), None)
 
     ways: list[Way] = [lambda text: usual, known, lambda text: usual if known(text) is None else known(text)]
-    shaped = _shaped(field, [(row.values["text"], row.values["fields"][field.name]) for row in rows])
+    shaped = _shaped(field, pairs)
     return [*ways, shaped] if shaped is not None else ways
 
 

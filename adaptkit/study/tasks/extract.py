@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from adaptkit.data.json_fields import Schema, schema_of_rows
+from adaptkit.data.json_fields import Schema
 from adaptkit.data.readers import Dataset, read
+from adaptkit.data.row_fields import schema_of_rows
 from adaptkit.finetune.config import FinetuneConfig, Kind
 from adaptkit.finetune.prompt_words import TaskWords
 from adaptkit.model_uses import Use

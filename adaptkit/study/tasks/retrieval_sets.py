@@ -156,7 +156,7 @@ def _train_splits(corpus: CorpusConfig) -> list[str]:
 
 
 def _read(folder: Path, split: str, data: DataConfig) -> RetrievalSet:
-    return read_set(folder, split, data.max_bytes, data.on_bad_row, data.columns)
+    return read_set(folder, split, data.max_bytes, data.on_bad_row, data.columns, data.protect)
 
 
 def _rows(parts: Iterable[RetrievalSet]) -> list[Row]:
