@@ -19,8 +19,8 @@ LINT := $(VENV)/.lint-$(HASH)
 DOCS := $(VENV)/.docs-$(HASH)
 SOAK_TESTS := tests/invariants/test_kill.py tests/invariants/test_distill.py tests/test_seal.py tests/test_fuzz_config.py tests/test_fuzz_data.py \
   tests/test_fuzz_models.py tests/test_serve_soak.py
-# One file stays in one process, all files with the real server in another: see tests/conftest.py.
-PROCESSES = --numprocesses logical --maxprocesses 8 --dist loadgroup
+# One file stays in one process, all files with the real server in another, the longest first: see tests/conftest.py.
+PROCESSES = --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 HOUSE_TESTS := tests/test_architecture.py tests/test_source_style.py tests/test_config_keys.py tests/test_gates.py
 
 .PHONY: help quickstart base test soak mutants lint docs gpu serve-cpu clean

@@ -33,6 +33,22 @@ with contextlib.suppress(ImportError):
     # Its distutils must come first: torch's compiler fails where the standard library's was imported before.
     import setuptools  # noqa: F401
 
+_LONGEST = (
+    "server",
+    "test_study",
+    "test_model_matrix",
+    "test_study_bases",
+    "test_fused_training",
+    "test_interpreter",
+    "test_retrieve_study",
+    "test_study_origins",
+    "test_kinds_study",
+    "test_ray_cluster",
+    "test_ranks",
+    "test_distill_ranks",
+    "test_kill",
+)
+"""Groups that take minutes, the longest first: what begins last is what the other processes wait for."""
 _SUBJECTS = (
     "the engine",
     "a small model",
@@ -68,9 +84,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep in one process what shares a costly fixture: a file, and all files with the real server."""
     if config.pluginmanager.hasplugin("xdist"):
         with_server = {item.path for item in items if "served" in getattr(item, "fixturenames", ())}
+
+        def group_of(item: pytest.Item) -> str:
+            return "server" if item.path in with_server else item.path.stem
+
         for item in items:
-            group = "server" if item.path in with_server else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+        places = {group: place for place, group in enumerate(_LONGEST)}
+        items.sort(key=lambda item: places.get(group_of(item), len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -48,6 +50,29 @@ def test_ci_runs_all_of_it_from_a_clean_clone() -> None:
     assert os.access(script, os.X_OK)
     steps = [line for line in script.read_text().splitlines() if line.startswith("make ")]
     assert steps == ["make lint", "make docs", "make test"]
+
+
+def test_the_longest_groups_of_tests_begin_first(pytestconfig: pytest.Config) -> None:
+    """Otherwise the other processes wait at the end for one that takes minutes."""
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(conftest._LONGEST) - {"server"} <= there
+    assert "--dist loadgroup --no-loadscope-reorder" in (ROOT / "Makefile").read_text()
+
+    names = ["test_cli", "test_models", "test_study", "test_screen"]
+    marks: dict[str, str] = {}
+    items = [
+        SimpleNamespace(
+            path=Path(f"{name}.py"),
+            fixturenames=["served"] if name == "test_screen" else [],
+            add_marker=lambda mark, name=name: marks.update({name: mark.args[0]}),
+        )
+        for name in names
+    ]
+    xdist = SimpleNamespace(pluginmanager=SimpleNamespace(hasplugin=lambda name: name == "xdist"))
+    conftest.pytest_collection_modifyitems(xdist, items)
+    assert [item.path.stem for item in items] == ["test_screen", "test_study", "test_cli", "test_models"]
+    assert marks == {**{name: name for name in names}, "test_screen": "server"}
 
 
 def test_the_hooks_before_a_commit_download_nothing() -> None:

@@ -29,6 +29,7 @@ from adaptkit.study.stage_record import RESULTS, StageKey, read_result
 
 OPEN = Path.open
 FORECAST = "forecast.share=0.9"
+SMALL = ("seeds=1", "budget.trials=1", "arms=[generic+prompt, generic+lora, scratch]")
 RUN = "import sys; from adaptkit.cli.app import main; sys.argv[0] = 'adaptkit'; main()"
 
 
@@ -44,6 +45,13 @@ def finished(texts, tmp_path_factory):
     """(outcome, root) of an uninterrupted study that forecasts."""
     root = tmp_path_factory.mktemp("runs")
     return compare(study_config(texts, FORECAST), root), root
+
+
+@pytest.fixture(scope="module")
+def small(texts, tmp_path_factory):
+    """(outcome, root) of an uninterrupted study of fewer arms and seeds."""
+    root = tmp_path_factory.mktemp("small")
+    return compare(study_config(texts, *SMALL), root), root
 
 
 def test_a_study_ends_in_one_line_and_a_page_of_its_own(finished):
@@ -132,16 +140,17 @@ def test_a_moved_study_executes_nothing_and_ends_the_same(finished, tmp_path, mo
     assert resolve(moved / outcome.study_path.name, arm="generic+lora").folder.is_relative_to(moved)
 
 
-def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
-    outcome, root = finished
+def test_a_killed_study_resumes_to_the_same_numbers(small, texts, tmp_path):
+    """Killed as soon as one arm is scored, while the others train."""
+    outcome, root = small
     config = texts / "study.yaml"
     study_config(texts)
-    command = [sys.executable, "-c", RUN, "compare", str(config), "--root", str(tmp_path), FORECAST]
+    command = [sys.executable, "-c", RUN, "compare", str(config), "--root", str(tmp_path), *SMALL]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
     while (
-        not list(tmp_path.glob("tiny-*/stages/language.*.json"))
+        not list(tmp_path.glob("tiny-*/stages/task.*.json"))
         and process.poll() is None
         and time.monotonic() < deadline
     ):
@@ -149,7 +158,7 @@ def test_a_killed_study_resumes_to_the_same_numbers(finished, texts, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not list(tmp_path.glob("tiny-*/study.json")), "killed too late to show anything"
-    resumed = compare(study_config(texts, FORECAST), tmp_path)
+    resumed = compare(study_config(texts, *SMALL), tmp_path)
     assert _scores(resumed.study_path, tmp_path) == _scores(outcome.study_path, root)
 
 
