@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read, take
+from adaptkit.data.readers import DataConfig, Dataset, Row, content_id, read
 from adaptkit.data.splitting import split
 from adaptkit.errors import DataError
 
@@ -279,7 +279,7 @@ def test_a_byte_limit_takes_the_same_rows_whatever_the_order(tmp_path: Path) -> 
     assert all(sample == samples[0] for sample in samples) and samples[0] < {row.id for row in larger.rows}
 
 
-def test_split_and_take_follow_content_not_order(tmp_path: Path) -> None:
+def test_a_split_follows_content_not_order(tmp_path: Path) -> None:
     rows = [{"text": f"text {i}", "label": "x", "group": f"g{i % 20}"} for i in range(200)]
     data = read(DataConfig(files=[write(tmp_path / "x.jsonl", jsonl(rows))]), "labelled")
     rest, held = split(data, 0.3, seed=1)
@@ -290,25 +290,11 @@ def test_split_and_take_follow_content_not_order(tmp_path: Path) -> None:
         != {r.id for r in split(data, 0.3, seed=2)[1].rows}
     )
     assert not {r.values["group"] for r in rest.rows} & {r.values["group"] for r in held.rows}
-    quarter, half = take(data, 0.25), take(data, 0.5)
-    assert len(quarter.rows) == 50 and {r.id for r in quarter.rows} < {r.id for r in half.rows}
-    turned = take(data.with_rows(reversed(data.rows)), 0.25)
-    assert {r.id for r in turned.rows} == {r.id for r in quarter.rows}
-    with pytest.raises(DataError, match="cannot be split"):
-        split(data.with_rows(data.rows[:1]), 0.5)
 
 
 def plain(values: list[dict]) -> Dataset:
     rows = [Row(value, f"x.jsonl:{i + 1}", content_id(value)) for i, value in enumerate(values)]
     return Dataset(rows, "text", {})
-
-
-def test_take_gives_the_share_and_at_least_one_row_in_file_order() -> None:
-    data = plain([{"text": f"text {i}"} for i in range(40)])
-    assert [len(take(data, share).rows) for share in (0.001, 0.25, 0.5, 1.0)] == [1, 10, 20, 40]
-    chosen = take(data, 0.25)
-    assert {row.id for row in chosen.rows} == set(sorted(row.id for row in data.rows)[:10])
-    assert chosen.rows == [row for row in data.rows if row in chosen.rows]
 
 
 def test_the_text_of_a_row_is_what_a_model_may_see() -> None:

@@ -4,6 +4,7 @@ and compare.stages.tsdae_job."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +13,20 @@ import pytest
 from adaptkit.architecture import default_learning_rate
 from adaptkit.compare.stages import language
 from adaptkit.compare.stages.distillation_job import best_teacher
-from adaptkit.compare.stages.language_job import ADAPTER_RATE, FULL_RATE, JobOrder, Subject
+from adaptkit.compare.stages.language_job import (
+    ADAPTER_RATE,
+    FULL_RATE,
+    JobOrder,
+    Subject,
+    files,
+    share_of_bytes,
+)
 from adaptkit.compare.stages.pretraining_jobs import SCRATCH_RATE, Continued, KeepTraining, Placebo, Scratch
 from adaptkit.compare.stages.tsdae_job import RATE, RestoreTexts
-from adaptkit.compare.workspace import PreparedFiles, read_scores, tidy
+from adaptkit.compare.workspace import PreparedFiles, Workspace, read_scores, tidy
+from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.errors import DataError
+from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, write_json
 from adaptkit.seal import check
 from adaptkit.study.arms import Origin
@@ -142,3 +152,35 @@ def test_a_tidied_trial_no_longer_lists_the_model_that_is_gone(tmp_path: Path) -
     run.scores("mood").write_text("{}")
     with pytest.raises(DataError, match="this file is damaged"):
         read_scores(run, "mood")
+
+
+def text_of(*texts: str) -> Dataset:
+    rows = [Row({"text": text}, f"f:{i}", content_id({"text": text})) for i, text in enumerate(texts)]
+    return Dataset(rows, "text", {})
+
+
+def test_a_share_of_a_text_is_that_many_bytes_and_lies_inside_a_larger_one() -> None:
+    text = text_of("a long document " * 40, *(f"short {i} Grüße" for i in range(30)))
+    num_bytes = sum(len(row.text.encode()) for row in text.rows)
+    parts = {share: list(share_of_bytes(text, share)) for share in (0.01, 0.1, 0.5, 0.9, 1.0)}
+    for share, part in parts.items():
+        assert share * num_bytes - 4 <= sum(len(one.encode()) for one in part) <= share * num_bytes + 1
+    joined = ["".join(part) for part in parts.values()]
+    assert all(larger.startswith(smaller) for smaller, larger in pairwise(joined))
+    assert sorted(parts[1.0]) == sorted(row.text for row in text.rows)
+    turned = text_of(*(row.text for row in reversed(text.rows)))
+    assert list(share_of_bytes(turned, 0.5)) == parts[0.5]
+    assert list(share_of_bytes(text_of("é" * 10), 0.05)) == [], "half a character is none"
+
+
+def test_a_training_on_a_part_of_a_text_is_another_one_than_on_all_of_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "runs" / "study-1")
+    workspace.__dict__.update(_given={}, data_digest="d1")
+    texts = ("data-1/domain.train.jsonl", "part-1/domain.train.jsonl", "part-2/domain.train.jsonl")
+    settings = [
+        PretrainConfig(name="continued", base="base", data=files(workspace.root / text), flops=1e9)
+        for text in texts
+    ]
+    runs = [workspace.open(each.name, each).path for each in settings]
+    assert len(set(runs)) == 3, "only the file differs: nothing else tells them apart"
+    assert workspace.open("continued", settings[0]).path == runs[0]

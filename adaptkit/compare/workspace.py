@@ -46,6 +46,10 @@ from adaptkit.study.stage_record import (
 )
 from adaptkit.study.task import TaskFiles
 
+PREPARED = "prepared"
+"""What a run's inputs call the digest of the prepared data: the key of no config, so that the file that a
+config names still tells runs apart (all of a text, or a part of it)."""
+
 
 def plan_path(study: Path) -> Path:
     return study / "plan.json"
@@ -237,14 +241,14 @@ class Workspace:
         for key, value in places(settings).items():
             if isinstance(value, list) and value and all(Path(file).parent == self.labels for file in value):
                 given[key.removesuffix(".files")] = digest([file_digest(Path(file)) for file in value])
-        run = Run.open(self.root, name, settings, {**given, "data": self.data_digest})
+        run = Run.open(self.root, name, settings, {**given, PREPARED: self.data_digest})
         self._hold(run)
         ranks.wait_for_first()
         return run
 
     def open_fields(self, name: str, fields: dict[str, Any], **inputs: str) -> Run:
         """The run of anything else that a stage does on the prepared data, and on what `inputs` name."""
-        run = Run.open(self.root, name, fields, {**inputs, "data": self.data_digest})
+        run = Run.open(self.root, name, fields, {**inputs, PREPARED: self.data_digest})
         self._hold(run)
         ranks.wait_until_finished(run)
         return run

@@ -338,12 +338,3 @@ def distinct_ids(rows: Iterable[Row]) -> list[Row]:
         seen[row.id] += 1
         distinct.append(row if seen[row.id] == 1 else dataclasses.replace(row, id=f"{row.id}-{seen[row.id]}"))
     return distinct
-
-
-def take(dataset: Dataset, fraction: float) -> Dataset:
-    """The first share of rows by content hash, in file order; `take(d, 0.25)` lies inside `take(d, 0.5)`."""
-    if fraction >= 1:
-        return dataset
-    ids = sorted(row.id for row in dataset.rows)
-    chosen = set(ids[: max(1, round(fraction * len(ids)))])
-    return dataset.with_rows(row for row in dataset.rows if row.id in chosen)

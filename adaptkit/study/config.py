@@ -154,7 +154,7 @@ class StudyConfig(Config):
         if jobs and not self.tasks:
             raise ValueError(f"'{jobs[0]}' learns a task, and there is none: without tasks, arms are origins")
         for task in self.tasks:
-            if "depth" in task.model_fields_set and not task.task_kind.searches:
+            if task.depth != TaskConfig.model_fields["depth"].default and not task.task_kind.searches:
                 raise ValueError(f"`depth` is for kind retrieve, and {task.name} is of kind '{task.kind}'")
             for name in task.without:
                 if Arm.parse(name, where=f"tasks.{task.name}.without").ledger == "text":

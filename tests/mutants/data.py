@@ -21,7 +21,7 @@ FACTS = (
     "tests/test_data_readers.py::test_columns_that_only_happen_to_be_called_time_or_source_do_no_harm",
 )
 READERS = (
-    "tests/test_data_readers.py::test_split_and_take_follow_content_not_order",
+    "tests/test_data_readers.py::test_a_split_follows_content_not_order",
     "tests/test_data_readers.py::test_a_byte_limit_takes_the_same_rows_whatever_the_order",
 )
 

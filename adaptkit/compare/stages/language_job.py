@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from adaptkit import models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
 from adaptkit.compare.workspace import PreparedFiles, Workspace, documents, rows_of
-from adaptkit.data.readers import DataConfig, take
+from adaptkit.data.readers import DataConfig, Dataset
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.arms import Origin
@@ -136,16 +137,32 @@ class LanguageJob(ABC):
 
 
 def part_of_text(workspace: Workspace, share: float, corpus: str = "domain") -> Path:
-    """The training text of a corpus, or a share of its rows."""
+    """The training text of a corpus, or a share of its bytes."""
     path = workspace.files.train(corpus)
     if share == 1:
         return path
     run = workspace.open_fields("part", {"corpus": corpus, "share": share})
     part = PreparedFiles(run.path).train(corpus)
     if not run.finished:
-        write_jsonl(part, ({"text": row.text} for row in take(rows_of(path), share).rows))
+        write_jsonl(part, ({"text": text} for text in share_of_bytes(rows_of(path), share)))
         run.finish(record=RunRecord(recipe=RecipeKind.PREPARE).model_dump(mode="json"))
     return part
+
+
+def share_of_bytes(dataset: Dataset, share: float) -> Iterator[str]:
+    """Whole texts in the order of their content's hash, and the beginning of the one that is too much.
+
+    A smaller share lies inside a larger one.
+    """
+    left = round(share * sum(len(row.text.encode()) for row in dataset.rows))
+    for row in sorted(dataset.rows, key=lambda row: row.id):
+        whole = row.text.encode()
+        text = whole[:left].decode(errors="ignore")  # no half of a character
+        if text:
+            yield text
+        left -= len(whole)
+        if left <= 0:
+            return
 
 
 def adapted_rate(by_adapter: bool) -> float:
