@@ -1,7 +1,7 @@
 """A server that speaks as much OpenAI and vLLM as the demo asks for, in a thread, with failures on demand.
 
 with FakeServer(["study-generic-prompt", ...]) as server: ...
-server.behave["study-generic-prompt"] = "busy"      # busy, cut, slow, gone, no-template
+server.behave["study-generic-prompt"] = "busy"      # busy, cut, slow, gone, no-template, other
 """
 
 from __future__ import annotations
@@ -165,7 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             word = (
-                " <b>bold</b> ${1+1} {{2}}" if mode == "hostile" and i == 2 else f" {WORDS[i % len(WORDS)]}"
+                " <b>bold</b> ${1+1} {{2}}"
+                if mode == "hostile" and i == 2
+                else f" {WORDS[(i + (mode == 'other')) % len(WORDS)]}"
             )
             key = {"text": word} if self.path == "/v1/completions" else {"delta": {"content": word}}
             self._event({"choices": [{"index": 0, **key, "finish_reason": None}]})

@@ -85,7 +85,7 @@ def test_a_prompt_pays_for_every_trial_and_a_probe_for_the_training_rows(
     assert costs.task_scoring(task, probe, tuning=False) == pytest.approx(
         4.5 * costs.task_scoring(task, probe, tuning=True)
     )
-    assert costs.task_steps_at_most(task) == 3 * 240 / 8
+    assert costs.task_steps_at_most(task, Arm.parse("generic+full")) == 3 * 240 / 8
 
 
 def predictor(config: StudyConfig, costs: Costs) -> Predictor:

@@ -31,6 +31,7 @@ def fake() -> Iterator[FakeServer]:
 @pytest.fixture
 def tab(fake: FakeServer, tmp_path: Path) -> Compare:
     server, study = Server(fake.url, KEY), FakeStudy()
+    fake.behave[TAUGHT] = "other"  # two that write the same leave nothing to choose
     open_votes(tmp_path / "votes.jsonl")
     tab = Compare(server, SamplePrompts(study.documents(), study.questions()), tmp_path / "votes.jsonl")
     tab.models = {model.name: model for model in show_models(server.look().of_kind(GENERATE))}
@@ -83,7 +84,7 @@ def test_a_vote_shows_the_names_and_is_kept_only_by_consent(tab: Compare, agreed
 
 
 def test_what_cannot_be_voted_on_is_said(tab: Compare, fake: FakeServer) -> None:
-    fake.behave[TAUGHT] = "gone"
+    fake.behave[TAUGHT] = "cut"
     html, pair, shown = pieces(tab, [PLAIN, TAUGHT])[-1]
     assert "could not answer" in html and pair is None and not shown["visible"] and TAUGHT not in html
     assert "Write a prompt first" in pieces(tab, [PLAIN, TAUGHT], " ")[-1][0]

@@ -100,7 +100,7 @@ def costs_of(rows: int = 4000, batch: int = 8) -> SimpleNamespace:
         tasks={"t": size},
         task_scoring=lambda task, arm, tuning: 1e9,
         task_step=lambda task, arm: 1e9,
-        task_steps_at_most=lambda task: task.max_epochs * rows / batch,
+        task_steps_at_most=lambda task, arm: task.max_epochs * rows / batch,
     )
 
 

@@ -123,6 +123,21 @@ def test_rules_are_measured_and_weighed_on_labelled_rows(
     assert weak.accuracy.mean == pytest.approx(3 / 4) and weak.majority is not None
 
 
+def test_a_labelled_row_has_no_say_in_how_its_own_rules_are_weighed(tmp_path: Path) -> None:
+    rules = python(
+        tmp_path,
+        "def first(text):\n    return 'a' if 'x' in text else None\n\n"
+        "def second(text):\n    return 'b' if 'y' in text else None\n",
+    )
+    pool = write(tmp_path / "pool.jsonl", [{"text": "x"}])
+    known = write(tmp_path / "known.jsonl", [{"text": "x y", "label": "a"}, {"text": "q", "label": "b"}])
+    weak = weak_labels(pool, rules, known)
+    assert weak.num_measured == 1 and weak.accuracy is not None
+    assert weak.accuracy.mean <= 0.5, (
+        "the other row, which no rule covers, does not tell which of two is right"
+    )
+
+
 def test_the_text_of_a_labelled_row_is_left_out(pool: DataConfig, table: Path, tmp_path: Path) -> None:
     rows = [
         {"text": POOL[0], "label": "fruit"},

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.embed import PATIENCE_S, first_generator, server_key
-from adaptkit.client.openai import Client
 from adaptkit.errors import DataError
 from adaptkit.run import write_jsonl
 
 if TYPE_CHECKING:
+    from adaptkit.client.openai import Client
     from adaptkit.study.vote_record import Vote
     from adaptkit.study.win_rates import Cluster, Comparisons, WinRate
 
@@ -64,6 +64,7 @@ def votes(
 
     Win rates by Bradley and Terry's model, with 95 % intervals; a judge's beside its agreement alone.
     """
+    from adaptkit.client.openai import Client
     from adaptkit.study.vote_record import preference_rows, read_votes
     from adaptkit.study.win_rates import comparisons_of, win_rates
 

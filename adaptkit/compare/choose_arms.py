@@ -159,7 +159,8 @@ def _named(config: StudyConfig, budget: Budget, costs: Costs, base: Capabilities
 def _choice(config: StudyConfig, arms: list[Arm], left_out: list[LeftOutRecord]) -> Choice:
     """Raises: ModelError where no arm learns the task that decides."""
     decides = config.decides
-    if decides != LANGUAGE and not any(config.task(decides) in config.tasks_of(arm) for arm in arms):
+    refused = decides != LANGUAGE and config.task(decides).without
+    if refused and not any(config.task(decides) in config.tasks_of(arm) for arm in arms):
         reasons = {row.reason: row.arm for row in left_out if row.task in (decides, None)}
         why = "; ".join(f"{arm}: {reason}" for reason, arm in reasons.items())
         fix = "set `primary` to a task that some arm learns, take this one out, or choose another base"

@@ -65,19 +65,13 @@ MUTANTS = [
     Mutant("adaptkit/data/splitting.py", "    return staying\n", "    return chosen\n", SPLITTING),
     Mutant("adaptkit/data/splitting.py", "if len(units[key]) <= largest]", "]", SPLITTING),
     Mutant(
-        "adaptkit/data/readers.py",
-        "ids = sorted(row.id for row in dataset.rows)",
-        "ids = [row.id for row in dataset.rows]",
+        "adaptkit/data/byte_sample.py",
+        "key = -int(hashed, 16)",
+        "key = -self.num_seen",
         READERS,
     ),
     Mutant(
-        "adaptkit/data/readers.py",
-        "key, size = -int(row.id, 16), len(row.text.encode())",
-        "key, size = -self.num_seen, len(row.text.encode())",
-        READERS,
-    ),
-    Mutant(
-        "adaptkit/data/readers.py",
+        "adaptkit/data/byte_sample.py",
         "        while self.num_bytes > self.max_bytes and",
         "        if self.num_bytes > self.max_bytes and",
         READERS,
