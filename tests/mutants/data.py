@@ -64,12 +64,7 @@ MUTANTS = [
     ),
     Mutant("adaptkit/data/splitting.py", "    return staying\n", "    return chosen\n", SPLITTING),
     Mutant("adaptkit/data/splitting.py", "if len(units[key]) <= largest]", "]", SPLITTING),
-    Mutant(
-        "adaptkit/data/byte_sample.py",
-        "key = -int(hashed, 16)",
-        "key = -self.num_seen",
-        READERS,
-    ),
+    Mutant("adaptkit/data/byte_sample.py", "key = -int(hashed, 16)", "key = -self.num_seen", READERS),
     Mutant(
         "adaptkit/data/byte_sample.py",
         "        while self.num_bytes > self.max_bytes and",
