@@ -1,6 +1,7 @@
 """A reranker reads pairs as its saved folder is read elsewhere, learns what words do not tell, and ranks no
 worse than the first stage on development queries. Home of embed.cross_encoder, embed.first_stage,
-embed.pair_tokens, embed.ranking_rows, embed.reranking, embed.two_stages and study.tasks.reranker_arm."""
+embed.pair_tokens, embed.ranking_rows, embed.reading_cost, embed.reranking, embed.two_stages and
+study.tasks.reranker_arm."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from adaptkit.embed.first_stage import FirstStage, choose_first_stage
 from adaptkit.embed.objective import LocalisedContrast
 from adaptkit.embed.pair_tokens import PairTokens, with_boundary
 from adaptkit.embed.ranking_rows import RankingExample, RankingRows, ranking_examples
+from adaptkit.embed.reading_cost import ReadingCost
 from adaptkit.embed.reranking import rerank, steps_for_budget
 from adaptkit.embed.rows import Example
 from adaptkit.embed.two_stages import SHARES, ReadAgain, choose_share, read_again, two_stage_rows
@@ -292,3 +294,13 @@ def test_an_arm_pays_for_what_it_reads_again(folders: dict[str, Path], tmp_path:
         task.task_kind.train(deeper)
     assert task.task_kind.learns_by(Adaptation.RERANK) and Adaptation.RERANK.trains
     assert not task.model_copy(update={"kind": "classify"}).task_kind.learns_by(Adaptation.RERANK)
+
+
+def test_reading_counts_tokens_without_padding_and_flops_with_it(folders: dict[str, Path]) -> None:
+    cost = ReadingCost()
+    cost.model = models.load(folders["bert"], "encoder")
+    cost.count_reading(torch.tensor([[1, 1, 0], [1, 1, 1]]))
+    cost.count_reading(torch.tensor([[1, 0]]))
+    assert cost.num_tokens == 6
+    three, two = (models.flops_per_token(cost.model, length).forward for length in (3, 2))
+    assert cost.flops == pytest.approx(6 * three + 2 * two)

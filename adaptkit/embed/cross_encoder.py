@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaptkit import models
 from adaptkit.embed.pair_tokens import PairRow, PairTokens, with_boundary
+from adaptkit.embed.reading_cost import ReadingCost
 from adaptkit.errors import ModelError
 from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
 from adaptkit.models.control_tokens import spell_everywhere
@@ -29,7 +30,7 @@ OUTPUT = "score"
 """What the one output is called."""
 
 
-class CrossEncoder:
+class CrossEncoder(ReadingCost):
     """A reranker with its tokenizer, ready to score; counts the tokens and FLOPs it has spent.
 
     Attributes:
@@ -42,8 +43,6 @@ class CrossEncoder:
         self.pairs = PairTokens(tokenizer, max_length)
         self.padding = tokenizer.pad_token_id or 0
         self.has_types = has_token_types(model, tokenizer)
-        self.num_tokens, self.flops = 0, 0.0
-        self._flops_at: dict[int, float] = {}
 
     @classmethod
     def start(cls, base: str | Path, max_length: int, seed: int) -> CrossEncoder:
@@ -97,7 +96,7 @@ class CrossEncoder:
             lengths = [len(row.ids) for row in rows]
             for items in batches_by_length(lengths, fast_batch_tokens(device.type)):
                 batch = self.batch([rows[i] for i in items])
-                self._count(batch["attention_mask"])
+                self.count_reading(batch["attention_mask"])
                 inputs = {name: value.to(device) for name, value in batch.items()}
                 scores_N[items] = self.model(**inputs).logits[:, 0].double().cpu().numpy()
         self.model.train(training)
@@ -109,13 +108,6 @@ class CrossEncoder:
         if self.has_types:
             batch["token_type_ids"] = pad_right([row.types for row in rows], 0)["input_ids"]
         return batch
-
-    def _count(self, mask_BT: Tensor) -> None:
-        length = mask_BT.shape[1]
-        if length not in self._flops_at:
-            self._flops_at[length] = models.flops_per_token(self.model, length).forward
-        self.num_tokens += int(mask_BT.sum())
-        self.flops += mask_BT.numel() * self._flops_at[length]
 
 
 def has_token_types(model: Any, tokenizer: Any) -> bool:

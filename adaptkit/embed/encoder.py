@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from adaptkit import models
 from adaptkit.data.cut_texts import CutTexts
+from adaptkit.embed.reading_cost import ReadingCost
 from adaptkit.errors import ModelError
 from adaptkit.models.batching import batches_by_length, fast_batch_tokens, pad_right
 from adaptkit.models.control_tokens import control_tokens, spell_everywhere
@@ -36,7 +37,7 @@ UNCUT = 10**9
 """Tokens that no text has."""
 
 
-class Encoder:
+class Encoder(ReadingCost):
     """A model with its tokenizer and layout, ready to encode; counts the tokens and FLOPs it has spent.
 
     Attributes:
@@ -56,9 +57,8 @@ class Encoder:
         self.dense = dense or nn.Sequential()
         self.hidden = int(models.unwrap(model).config.get_text_config().hidden_size)
         self.width = width_of(self.dense, self.hidden * num_modes(layout.pooling))
-        self.num_tokens, self.flops, self.place = 0, 0.0, ""
+        self.place = ""
         self.cut = CutTexts()
-        self._flops_at: dict[int, float] = {}
 
     @classmethod
     def load(cls, path: str | Path, *, dtype: str = "float32", device: torch.device | None = None) -> Encoder:
@@ -149,7 +149,7 @@ class Encoder:
         with torch.inference_mode():
             for items in batches_by_length([len(ids) for ids in encoded], fast_batch_tokens(device.type)):
                 batch = pad_right([encoded[i] for i in items], padding)
-                self._count(batch["attention_mask"])
+                self.count_reading(batch["attention_mask"])
                 pooled_BD = self._pooled({name: value.to(device) for name, value in batch.items()}, skip)
                 normalised = self.layout.normalised
                 vectors_ND[items] = cut(pooled_BD, dimensions, normalised=normalised).cpu().numpy()
@@ -204,13 +204,6 @@ class Encoder:
     def _pooled(self, batch: dict[str, Tensor], skip: int) -> Tensor:
         states_BTD = self.model(**batch).last_hidden_state
         return self.dense(pool(states_BTD, batch["attention_mask"], self.layout.pooling, skip))
-
-    def _count(self, mask_BT: Tensor) -> None:
-        length = mask_BT.shape[1]
-        if length not in self._flops_at:
-            self._flops_at[length] = models.flops_per_token(self.model, length).forward
-        self.num_tokens += int(mask_BT.sum())
-        self.flops += mask_BT.numel() * self._flops_at[length]
 
 
 def closed_by_eos(tokenizer: Any) -> Any:
