@@ -12,13 +12,7 @@ import numpy as np
 import pytest
 from fake_study import DOMAIN_BYTES, PASSES, PORTIONS, MadeLaw, edit_study, write_study
 
-from adaptkit.compare.choose_portions import (
-    WARM_STEPS,
-    _candidates,
-    _most_telling,
-    choose_portions,
-    forecast_sentences,
-)
+from adaptkit.compare.choose_portions import _candidates, _most_telling, choose_portions, forecast_sentences
 from adaptkit.report.forecast_section import forecast_section
 from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
@@ -315,8 +309,9 @@ def costs_of(step: float, scoring: float = 0.0) -> SimpleNamespace:
     )
 
 
-def portions_for(share, costs):
-    config = SimpleNamespace(forecast=SimpleNamespace(share=share), base="", base_flops=1.0)
+def portions_for(share, costs, least_steps=192):
+    forecast = SimpleNamespace(share=share, least_steps=least_steps)
+    config = SimpleNamespace(forecast=forecast, base="", base_flops=1.0)
     budget = Budget(1e12, 1e12, 1, 0.15, 3)
     arms = [Arm(Origin.SCRATCH), Arm(Origin.CONTINUED)]
     portions = choose_portions(config, budget, costs, arms)
@@ -328,25 +323,33 @@ def test_a_study_without_a_share_trains_and_says_nothing_more():
 
 
 def test_what_the_share_buys_is_said_before_anything_runs():
-    portions, said = portions_for(0.5, costs_of(1e9))
+    portions, said = portions_for(0.5, costs_of(2e8))
     assert len(portions) == 4 and reach_of(portions) == 4.0
-    assert said[0].startswith("forecast: 4 smaller trainings of each arm and seed, which learn with 4")
+    learnt = sum(portion.compute for portion in portions) * Budget(1e12, 1e12, 1, 0.15, 3).run(1e12)
+    assert said[0].startswith(
+        f"forecast: 4 smaller trainings of each arm and seed, which learn with {learnt:.2g} FLOPs"
+    )
     assert all(f"  {portion.title}" in said for portion in portions)
     assert any("up to 4 times yours" in line for line in said)
     portions, said = portions_for(0.5, costs_of(1e11))
-    assert portions == () and "pays for fewer than 3 smaller trainings of 8 steps" in said[0]
-    assert portions_for(0.5, costs_of(1e9, scoring=0.99e12))[0] == (), "scoring is paid first"
+    assert portions == () and "pays for fewer than 3 smaller trainings of 192 steps" in said[0]
+    assert portions_for(0.5, costs_of(2e8, scoring=0.99e12))[0] == (), "scoring is paid first"
 
 
-def test_smaller_trainings_from_random_weights_are_past_their_first_steps_or_the_plan_says_not():
+@pytest.mark.parametrize("least_steps", [64, 192])
+def test_no_smaller_training_is_so_short_that_it_falls_in_another_way(least_steps):
     learnt = Budget(1e12, 1e12, 1, 0.15, 3).run(1e12)
-    portions, said = portions_for(0.5, costs_of(5e8))
-    assert len(portions) == 4 and portions[0].compute * learnt / 5e8 >= WARM_STEPS
-    assert not any("another way" in line for line in said)
-    portions, said = portions_for(0.9, costs_of(1e10))
-    num = int(portions[0].compute * learnt / 1e10)
-    assert num < WARM_STEPS
-    assert any(f"smallest training of scratch has {num} steps" in line for line in said)
+    for step in (1e8, 2e8, 4e8, 8e8):
+        portions, _ = portions_for(1.0, costs_of(step), least_steps)
+        assert all(portion.compute * learnt / step >= least_steps for portion in portions)
+    assert portions_for(0.5, costs_of(8e8), 64)[0] and not portions_for(0.5, costs_of(8e8), 192)[0]
+
+
+def test_one_training_with_less_text_is_better_than_none():
+    candidates = [Portion(compute=0.25), Portion(compute=0.5), Portion(text=0.125, compute=0.25)]
+    chosen = _most_telling(candidates, 1.0, 1.0)
+    assert sorted(chosen, key=candidates.index) == candidates
+    assert _most_telling(candidates, 1.0, 0.9) == []
 
 
 def test_drawn_laws_fall_with_text_and_compute():

@@ -115,7 +115,7 @@ def test_the_largest_runs_wait_for_a_prediction_and_cost_what_they_did_without_o
 
 
 def test_a_dry_run_names_the_smaller_trainings_in_lines_of_their_own(texts, tmp_path):
-    config = study_config(texts, "forecast.share=0.9", "budget.amount=3e11")
+    config = study_config(texts, "forecast.share=0.9", "forecast.least_steps=8", "budget.amount=3e11")
     planned = compare(config, tmp_path, dry_run=True)
     rows = {(row["arm"], row["task"]): row["flops"] for row in planned["arms"]}
     plain = compare(study_config(texts, "budget.amount=3e11"), tmp_path, dry_run=True)

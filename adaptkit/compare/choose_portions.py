@@ -22,9 +22,6 @@ from adaptkit.study.task_size import BYTES_PER_TOKEN
 
 LEAST = 3
 """Smaller trainings of each arm: with fewer nothing is forecast."""
-WARM_STEPS = 64
-"""Steps of a training from random weights before which it learns little but how frequent tokens are, and so
-falls in another way than later. A rule of thumb, not measured."""
 HALVINGS_OF_COMPUTE, HALVINGS_OF_TEXT = 6, 12
 MOST_PASSES = 64.0
 """Over a part of the text: beyond them nothing is learnt."""
@@ -42,23 +39,20 @@ def choose_portions(
     """What the smaller trainings have, the smallest compute first; the same for every arm.
 
     Empty where none are asked for, where no model gives bits per byte, and where the share of FLOPs pays for
-    fewer than LEAST. Arms of random weights do at least WARM_STEPS in each, where enough portions allow that.
+    fewer than LEAST of `forecast.least_steps` each.
     """
     origins = [arm.origin for arm in arms if arm.ledger == "text" and arm.origin.has_law]
     if not config.forecast.share or not origins or not scores_text(config):
         return ()
     tokens = costs.text_tokens(Origin.GENERIC, budget.run(budget.text))
     passes = tokens * BYTES_PER_TOKEN / costs.texts.domain
-    for warm_steps in (WARM_STEPS, MIN_STEPS):
-        candidates = [
-            portion
-            for portion in _candidates(passes)
-            if portion.text * costs.texts.domain >= MIN_STEPS * costs.bytes_per_step
-            and all(_trains(budget, costs, origin, portion, warm_steps) for origin in origins)
-        ]
-        chosen = _most_telling(candidates, passes, config.forecast.share)
-        if chosen:
-            break
+    candidates = [
+        portion
+        for portion in _candidates(passes)
+        if portion.text * costs.texts.domain >= MIN_STEPS * costs.bytes_per_step
+        and all(_steps(budget, costs, origin, portion) >= config.forecast.least_steps for origin in origins)
+    ]
+    chosen = _most_telling(candidates, passes, config.forecast.share)
     return tuple(sorted(chosen, key=lambda portion: (portion.compute, portion.text)))
 
 
@@ -71,35 +65,15 @@ def _candidates(passes: float) -> Iterator[Portion]:
                 yield Portion(text=text, compute=compute)
 
 
-def _trains(budget: Budget, costs: Costs, origin: Origin, portion: Portion, warm_steps: int) -> bool:
-    """Whether a portion of the compute pays for a training that means anything."""
-    least = warm_steps if origin.starts_random else MIN_STEPS
-    return _steps(budget, costs, origin, portion) >= least
-
-
 def _steps(budget: Budget, costs: Costs, origin: Origin, portion: Portion) -> float:
     """Steps that a portion of the compute pays for; scoring comes on top."""
     learnt = budget.run(budget.text) - costs.text_scoring(origin)
     return learnt * portion.compute / costs.text_step(origin)
 
 
-def _cold_sentences(
-    budget: Budget, costs: Costs, arms: Sequence[Arm], portions: Sequence[Portion]
-) -> list[str]:
-    """That a smaller training from random weights is too short to be like the largest."""
-    random = sorted({arm.origin for arm in arms if arm.origin.starts_random})
-    steps = {origin: int(_steps(budget, costs, origin, portions[0])) for origin in random}
-    return [
-        f"  the smallest training of {origin} has {num} steps: below {WARM_STEPS} a model of random weights "
-        "learns in another way than later, so its largest run may be missed: raise budget.amount"
-        for origin, num in steps.items()
-        if num < WARM_STEPS
-    ]
-
-
 def _most_telling(candidates: Sequence[Portion], passes: float, share: float) -> list[Portion]:
-    """A cross, two with less compute and two with less text too, that leaves the least open of what is asked:
-    each is exchanged for another of its kind while that helps."""
+    """A cross, two with less compute and two with less text too where that can be paid for, that leaves the
+    least open of what is asked: each is exchanged for another of its kind while that helps."""
     chosen = _cheapest(candidates, share)
     if len(chosen) < LEAST or _compute(chosen) > share:
         return []
@@ -130,13 +104,14 @@ def _most_telling(candidates: Sequence[Portion], passes: float, share: float) ->
 
 
 def _cheapest(candidates: Sequence[Portion], share: float) -> list[Portion]:
-    """Two with all of the text and two with less of it, or three with all where that cannot be paid for."""
+    """Two with all of the text and two with less of it; where that cannot be paid for one with less, or three
+    with all."""
     ascending = sorted(candidates, key=lambda portion: portion.compute)
     whole = [portion for portion in ascending if portion.text == 1]
     less = [portion for portion in ascending if portion.text < 1]
-    if len(less) > 1:
-        enough = [portion for portion in whole[1:] if portion.compute >= less[1].compute]
-        cross = [*whole[:1], *enough[:1], *less[:2]]
+    for num in range(min(2, len(less)), 0, -1):
+        enough = [portion for portion in whole[1:] if portion.compute >= less[num - 1].compute]
+        cross = [*whole[:1], *enough[:1], *less[:num]]
         if enough and _compute(cross) <= share:
             return cross
     return whole[:LEAST]
@@ -194,9 +169,11 @@ def forecast_sentences(
     if not scores_text(config):
         return ["forecast: none, as a masked base gives no bits per byte"]
     if not portions:
-        fewer = f"fewer than {LEAST} smaller trainings of {MIN_STEPS} steps"
+        fewer = f"fewer than {LEAST} smaller trainings of {config.forecast.least_steps} steps"
         share = f"forecast.share={config.forecast.share:g}"
-        return [f"forecast: none, as {share} pays for {fewer}: raise it, or budget.amount"]
+        return [
+            f"forecast: none, as {share} pays for {fewer} (forecast.least_steps): raise it, or budget.amount"
+        ]
     flops = _compute(portions) * budget.run(budget.text)
     count = f"{len(portions)} smaller trainings of each arm and seed"
     each = f"{count}, which learn with {flops:.2g} FLOPs beside the budget"
@@ -205,6 +182,5 @@ def forecast_sentences(
     asks = "answered then: with how much text, or compute, a model of one's own overtakes keeping on with the"
     reach = f"base, up to {reach_of(portions):g} times yours, and what twice of each buys each arm"
     less = [] if any(portion.text < 1 for portion in portions) else [f"  {NO_TEXT}"]
-    less += _cold_sentences(budget, costs, arms, portions)
     no = "not answered: other sizes of model"
     return [f"forecast: {each}", *titles, f"  {can}", f"  {asks} {reach}", *less, f"  {no}"]

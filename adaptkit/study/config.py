@@ -65,6 +65,10 @@ class ForecastConfig(Config):
     """FLOPs of all smaller trainings of an arm, as a share of the run that is compared, seed by seed. They
     come beside `budget`, the same for every arm that learns your text. 0 trains none and forecasts
     nothing."""
+    least_steps: Annotated[Count, in_unit("steps")] = Field(192, ge=8)
+    """Steps of the shortest of these trainings. The first steps fall in another way than later ones: from
+    random weights a model learns how frequent tokens are, and one that starts from the base forgets before
+    it learns. With half as many, laws predicted lower than was measured (benchmarks/truth)."""
     labels_share: Share = 0.0
     """FLOPs of all trainings of an arm with fewer labels, as a share of the run with all of them, task by
     task and seed by seed. They come beside `budget` and tell from how many labels on training beats

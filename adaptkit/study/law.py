@@ -149,13 +149,14 @@ class Laws:
     turns: np.ndarray
 
     def __call__(self, places: Sequence[Place]) -> np.ndarray:
-        """Scores [num_replicates, num_places]; the misfit is nothing at a cell, and whole from half or twice
-        its text or compute on."""
+        """Scores [num_replicates, num_places], none below 0; the misfit is nothing at a cell, and whole from
+        half or twice its text or compute on."""
         text, read = _columns(places)
         worth = _worth(text, read, self.wear[:, None]) / self.reference
         powers = _powers(worth, self.exponent[:, None], self.transfer[:, None])
         off = (self.misfit * self.side)[:, None] * np.minimum(1.0, self._distance(text, read))
-        return self.floor[:, None] + self.scale[:, None] * powers + off + self.drift(self.turns, text, read)
+        scores = self.floor[:, None] + self.scale[:, None] * powers + off + self.drift(self.turns, text, read)
+        return np.maximum(scores, 0.0)
 
     def _distance(self, text: np.ndarray, read: np.ndarray) -> np.ndarray:
         """Doublings of text and compute between each place and the nearest cell [num_places]."""

@@ -28,7 +28,7 @@ from adaptkit.study.record import read_study
 from adaptkit.study.stage_record import RESULTS, StageKey, read_result
 
 OPEN = Path.open
-FORECAST = "forecast.share=0.9"
+FORECAST = ("forecast.share=0.9", "forecast.least_steps=8")
 SMALL = ("seeds=1", "budget.trials=1", "arms=[generic+prompt, generic+lora, scratch]")
 RUN = "import sys; from adaptkit.cli.app import main; sys.argv[0] = 'adaptkit'; main()"
 
@@ -44,7 +44,7 @@ def texts(tmp_path_factory):
 def finished(texts, tmp_path_factory):
     """(outcome, root) of an uninterrupted study that forecasts."""
     root = tmp_path_factory.mktemp("runs")
-    return compare(study_config(texts, FORECAST), root), root
+    return compare(study_config(texts, *FORECAST), root), root
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_second_run_executes_nothing_and_ends_the_same(finished, texts, monkey
     monkeypatch.setattr(
         "adaptkit.compare.executor._local", lambda *_: pytest.fail("a finished study started a process")
     )
-    assert compare(study_config(texts, FORECAST), root).verdict == outcome.verdict
+    assert compare(study_config(texts, *FORECAST), root).verdict == outcome.verdict
 
 
 def test_a_moved_study_executes_nothing_and_ends_the_same(finished, tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_moved_study_executes_nothing_and_ends_the_same(finished, tmp_path, mo
     monkeypatch.setattr(
         Path, "open", lambda path, *args, **kw: opened.append(path) or OPEN(path, *args, **kw)
     )
-    assert compare(study_config(tmp_path / "texts", FORECAST), moved).verdict == outcome.verdict
+    assert compare(study_config(tmp_path / "texts", *FORECAST), moved).verdict == outcome.verdict
     assert opened and not [path for path in opened if path.absolute().is_relative_to(root)]
     for path in (moved / outcome.study_path.name / "stages").glob("*.json"):
         assert str(root) not in path.read_text(), f"{path.name} says where it stood"
@@ -189,7 +189,7 @@ def test_a_stage_in_two_processes_that_share_its_model_gives_what_one_gives(fini
     outcome, root = finished
     shutil.copytree(root, tmp_path / "runs")
     study = tmp_path / "runs" / outcome.study_path.name
-    config = study_config(texts, FORECAST)
+    config = study_config(texts, *FORECAST)
     stage = next(stage for stage in make_plan(config, Run(study)).stages if stage.key == key)
     kind = RESULTS[key.kind]
     alone = read_result(result_path(study, key), kind)
