@@ -279,6 +279,8 @@ def test_learning_rate_follows_the_rule_only_from_scratch_and_only_if_unset(tmp_
         ({"tokenizer": {"new_tokens": 5}}, "new_tokens"),
         ({"base": "b", "tokenizer": {"path": "t"}}, "tokenizer.path"),
         ({"tokenizer": {"kind": "wordpiece"}}, "wordpiece"),
+        ({"stretch": "yarn"}, "stretch is for a base"),
+        ({"base": "b", "stretch": "yarn", "adapter": {"kind": "lora"}}, "not in an adapter"),
         ({"size": {"params": 0}}, "size.params"),
         ({"replay": {"files": ["y.txt"]}, "replay_share": 0}, "replay_share is 0"),
     ],

@@ -19,6 +19,7 @@ from adaptkit.models.folder import Kind, find, has_own_encoder, model_kind
 from adaptkit.models.generation_settings import check_readable, stop_at, unbent
 from adaptkit.models.head import unwrap
 from adaptkit.models.load_checks import check_form, check_four_bits, check_loaded, check_size
+from adaptkit.models.stretching import Stretch
 from adaptkit.weight_files import check_metadata, check_weight_files, read_json_object
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def load(
     new_head: bool = False,
     seed: int = 0,
     names_only: bool = False,
+    stretch: Stretch | None = None,
 ) -> PreTrainedModel:
     """Load the model of a folder or hub id, ready to train: SDPA attention, no key/value cache.
 
@@ -60,6 +62,7 @@ def load(
         new_head: masked only: an encoder saved without its head (embedding models are) gets one: the
             projection is the input embeddings, the rest of it is drawn from `seed`.
         names_only: take no memory: a model without values, of which names and shapes are held to the files.
+        stretch: read longer texts than the folder says.
 
     Raises: ModelError if the folder is missing, incomplete, pickled, needs its own code, or is no such kind
         of model.
@@ -69,6 +72,8 @@ def load(
     check_metadata(folder)
     check_form(folder, kind)
     config = read_config(folder)
+    if stretch is not None:
+        stretch.apply(config)
     _set_labels(config, num_labels, label_names)
     headless = _lacks_head(folder, kind) and new_head
     config.tie_word_embeddings = headless or config.tie_word_embeddings

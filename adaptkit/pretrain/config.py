@@ -52,6 +52,9 @@ class PretrainConfig(Config):
     """Shape of a model from scratch, and the row length of any."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Vocabulary."""
+    stretch: Literal["none", "yarn", "linear"] = "none"
+    """Continued only: how rotary positions are stretched to rows of `size.seq_len` tokens, more than the base
+    was made for: yarn (arXiv 2309.00071) or linear (arXiv 2306.15595)."""
     adapter: AdapterConfig = AdapterConfig()
     """Continued only: train these adapters instead of all weights; merged at the end."""
     replay: DataConfig | None = None
@@ -91,6 +94,10 @@ class PretrainConfig(Config):
             raise ValueError("adapter needs a base; a model from scratch trains all of its weights")
         if scratch and self.tokenizer.new_tokens:
             raise ValueError("tokenizer.new_tokens is for a base; from scratch, set tokenizer.vocab_size")
+        if scratch and self.stretch != "none":
+            raise ValueError("stretch is for a base; a model from scratch reads size.seq_len as it is")
+        if self.stretch != "none" and self.adapter.kind != "none":
+            raise ValueError("stretched positions lie in the model, not in an adapter: leave one of them out")
         if not scratch and self.tokenizer.path:
             raise ValueError("tokenizer.path is for models from scratch; a base keeps its own tokenizer")
         if scratch and self.objective == "causal" and self.tokenizer.kind == "wordpiece":

@@ -21,10 +21,11 @@ from adaptkit.data.canaries import canary_record
 from adaptkit.data.heldout import calibration_rows, held_out, split_record
 from adaptkit.data.readers import Dataset
 from adaptkit.data.tokenizers import tokenizer_digest
+from adaptkit.models.position_scores import position_scores
 from adaptkit.models.sentence.pooling_files import copy_pooling_files
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.pretrain.language_scores import language_rows, language_scores
-from adaptkit.pretrain.starting_point import StartingPoint, check_base, prepare, read_splits
+from adaptkit.pretrain.starting_point import StartingPoint, check_base, prepare, read_splits, stretch_of
 from adaptkit.run import Run, read_sealed
 from adaptkit.run_record import ModelKind, RecipeKind, RunRecord, SuiteRecord, read_record
 from adaptkit.trainer.lifecycle import Outcome, first_outputs, merge_checked, run_recipe
@@ -49,13 +50,18 @@ class PretrainResult:
     scores: dict[str, float]
     num_steps: int
     params: int
+    by_position: dict[str, dict[str, float]]
+    """Of a stretched base: bits per byte in each range of positions, before and after."""
 
     @classmethod
     def of(cls, run: Run) -> PretrainResult:
         """Read from a finished run."""
         record = read_record(run)
         scores = record.suites[SUITE].metrics
-        return cls(run.model, read_sealed(run.cost_path), scores, record.num_steps, record.params)
+        by_position = record.facts.get("by_position", {})
+        return cls(
+            run.model, read_sealed(run.cost_path), scores, record.num_steps, record.params, by_position
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,19 @@ def _score(config: PretrainConfig, trained: _Trained, delivered: tuple[PreTraine
             "non_embedding": params.non_embedding,
             "merge_difference": difference,
             "best_step": result.best_step,
+            "by_position": _by_position(config, model, trained),
         },
     )
     held, calibration = held_out(splits, with_items=False), calibration_rows(splits["train"], start.tokenizer)
     return Outcome(record, rows, result.cost(), held, calibration)
+
+
+def _by_position(config: PretrainConfig, model: PreTrainedModel, trained: _Trained) -> dict[str, Any]:
+    """Bits per byte in each range of positions of a stretched causal base, before and after its training."""
+    if config.stretch == "none" or config.objective != "causal":
+        return {}
+    texts, seq_len = [row.text for row in trained.splits["dev"].rows], config.size.seq_len
+    after = position_scores(model, trained.start.tokenizer, texts, seq_len=seq_len)
+    base = models.load(config.base, "causal", stretch=stretch_of(config)).to(next(model.parameters()).device)
+    before = position_scores(base, models.load_tokenizer(config.base), texts, seq_len=seq_len)
+    return {band: {"before": before[band], "after": after[band]} for band in after if band in before}

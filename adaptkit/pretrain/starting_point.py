@@ -16,11 +16,12 @@ from adaptkit.data.shards import TokenShards, write_shards
 from adaptkit.data.splitting import split
 from adaptkit.data.tokenizers import CHAT_TEMPLATE, tokenizer_digest, train_tokenizer
 from adaptkit.disk import whole_folder
-from adaptkit.errors import ModelError
+from adaptkit.errors import ConfigError, ModelError
 from adaptkit.model_uses import Use
-from adaptkit.models.capabilities import capabilities
+from adaptkit.models.capabilities import Capabilities, capabilities
 from adaptkit.models.round_trip import check_known, check_round_trip, lost_sentence
 from adaptkit.models.separation import UNPACKED, kept_apart
+from adaptkit.models.stretching import Stretch, why_not
 from adaptkit.pretrain.config import PretrainConfig
 from adaptkit.run import Run, digest
 from adaptkit.trainer.parallel import Ranks
@@ -60,7 +61,31 @@ def check_base(config: PretrainConfig) -> None:
         what = f"holds a {base.form} model, asked for a {config.objective} one"
         fix = f"set objective={base.form}, or choose a base that is a {config.objective} language model"
         raise ModelError(what, where=config.base, fix=fix)
-    base.fitting(config.size.seq_len, "size.seq_len", chosen=True)
+    if config.stretch != "none":
+        _check_stretch(base, config)
+    elif base.positions and config.size.seq_len > base.positions and not why_not(base.config):
+        what = f"{config.size.seq_len} tokens, and {base.folder.name} has {base.positions} positions"
+        fix = f"set size.seq_len={base.positions} or less, or train longer positions with stretch=yarn"
+        raise ConfigError(what, where="size.seq_len", fix=fix)
+    else:
+        base.fitting(config.size.seq_len, "size.seq_len", chosen=True)
+
+
+def _check_stretch(base: Capabilities, config: PretrainConfig) -> None:
+    """Raises: ConfigError where the base reads such rows already, or its positions cannot be stretched."""
+    if base.positions is None or config.size.seq_len <= base.positions:
+        reads = "texts of any length" if base.positions is None else f"{base.positions} tokens"
+        what = f"stretch={config.stretch}, and {base.folder.name} reads {reads} as it is"
+        raise ConfigError(what, where="stretch", fix="leave it out, or raise size.seq_len")
+    reason = why_not(base.config)
+    if reason:
+        fix = f"leave stretch out, and set size.seq_len={base.positions} or less; or choose another base"
+        raise ConfigError(f"{base.folder.name} cannot be stretched: {reason}", where="stretch", fix=fix)
+
+
+def stretch_of(config: PretrainConfig) -> Stretch | None:
+    """How the base is stretched; None where it is not."""
+    return None if config.stretch == "none" else Stretch(config.stretch, config.size.seq_len)
 
 
 def read_splits(config: PretrainConfig) -> dict[str, Dataset]:
@@ -135,9 +160,16 @@ def continued_model(
     seed = config.trainer.seed
     # an embedding model comes without its masked-LM head: it gets one
     model = models.load(
-        config.base, config.objective, quantization=config.adapter.quantization, new_head=True, seed=seed
+        config.base,
+        config.objective,
+        quantization=config.adapter.quantization,
+        new_head=True,
+        seed=seed,
+        stretch=stretch_of(config),
     )
     tokenizer, new_ids = models.load_tokenizer(config.base), None
+    if config.stretch != "none":
+        tokenizer.model_max_length = max(tokenizer.model_max_length, config.size.seq_len)
     if config.tokenizer.new_tokens:
         first_new = len(tokenizer)
         texts = [row.text for row in train.rows]
