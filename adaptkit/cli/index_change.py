@@ -21,6 +21,7 @@ from adaptkit.run_lock import hold
 
 if TYPE_CHECKING:
     from adaptkit.embed.encoder import Encoder
+    from adaptkit.embed.index import Index
     from adaptkit.embed.index_update import Change
     from adaptkit.embed.migration import Overlap, Prepared
 
@@ -73,9 +74,11 @@ def update(
     change = plan_update(Index.open(folder), files or [], leaving)
     for name in change.missing:
         tell(f"'{name}' is not in {folder}: nothing to delete there")
-    made = apply_update(
-        folder, change, lambda index: Encoder.load(model, dtype=dtype) if model else encoder_of(index)
-    )
+
+    def encoder(index: Index) -> Encoder:
+        return Encoder.load(model, dtype=dtype) if model else encoder_of(index, dtype)
+
+    made = apply_update(folder, change, encoder)
     counts = _counts(change)
     said = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
     lines = [said or "nothing to do", f"{folder} holds {made.info['documents']:,} documents"]

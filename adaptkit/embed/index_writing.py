@@ -39,7 +39,7 @@ TOLD = ("model", "encoder", "dimensions", "normalised", "prompt", "prompt_name",
 """What an index says of the encoding that it was made of."""
 
 
-def encoder_of(index: Index) -> Encoder:
+def encoder_of(index: Index, dtype: str = "float32") -> Encoder:
     """The encoder that made an index, from where it lay then.
 
     Raises: ModelError where it is not there any more, or the index does not say where it was.
@@ -48,7 +48,7 @@ def encoder_of(index: Index) -> Encoder:
     if not place:
         what = "does not say where its model lies: an earlier release made it"
         raise ModelError(what, where=str(index.folder), fix="encode and index the documents again")
-    return Encoder.load(place)
+    return Encoder.load(place, dtype=dtype)
 
 
 def build(encoding: Encoding, folder: str | Path, *, faiss: str = "", words: bool = False) -> Index:

@@ -3,7 +3,7 @@
     spans = PassageSpans(encoder, prompt="document").of(document)     # ((0, 912), (760, 1504))
 
 A passage ends where a sentence or line does, if one ends in its second half, else between two words; the next
-one begins up to an eighth before, again with a sentence. Together they hold every character of the text.
+one begins about an eighth before, again with a sentence. Together they hold every character of the text.
 Shape suffix: T = tokens of a text.
 """
 
@@ -19,7 +19,7 @@ from adaptkit.embed.stored_documents import Document, Span
 from adaptkit.models.sentence.text_tokens import token_ids
 
 OVERLAP = 1 / 8
-"""Of a passage, what the next one repeats at most."""
+"""Of a passage, what the next one repeats; where its last sentence is longer, up to twice as much."""
 SEAM = 2
 """Tokens that a text may gain where something stands before it."""
 FEWEST = 8
@@ -60,7 +60,7 @@ class PassageSpans:
 
 
 def cut_spans(text: str, starts_T: Sequence[int], limit: int, overlap: int) -> list[Span]:
-    """Spans of at most `limit` tokens that cover a text; each repeats at most `overlap` of the one before.
+    """Spans of at most `limit` tokens that cover a text; each repeats about `overlap` of the one before.
 
     Args:
         starts_T: where each token begins, in characters, ascending.
@@ -76,11 +76,22 @@ def cut_spans(text: str, starts_T: Sequence[int], limit: int, overlap: int) -> l
         end = _last(sentences, starts_T[first + limit // 2], most) or _last(words, begin, most) or most
         end = max(end, begin + 1)  # many tokens may begin at one character
         spans.append((begin, end))
-        after = bisect_left(starts_T, end)
-        again = bisect_left(sentences, starts_T[max(first + 1, after - overlap)])
-        begin = end
-        if again < len(sentences) and spans[-1][0] < sentences[again] < end:
-            begin = sentences[again]
+        if end >= len(text):
+            return spans
+        begin = _repeated(sentences, starts_T, spans[-1], overlap)
+
+
+def _repeated(sentences: Sequence[int], starts_T: Sequence[int], span: Span, overlap: int) -> int:
+    """Where the next passage begins: with the sentences at this one's end that fit into the overlap, with the
+    last one if it is up to twice as long, else behind this passage."""
+    begin, end = span
+    after = bisect_left(starts_T, end)
+    for most in (overlap, 2 * overlap):
+        back = starts_T[min(max(0, after - most), len(starts_T) - 1)]
+        sentence = bisect_left(sentences, back)
+        if sentence < len(sentences) and begin < sentences[sentence] < end:
+            return sentences[sentence]
+    return end
 
 
 def _last(borders: Sequence[int], above: int, most: int) -> int | None:

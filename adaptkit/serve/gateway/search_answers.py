@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptkit.client.openai import CUT, Client
+from adaptkit.client.openai import CUT, Client, Refusal
 from adaptkit.embed.field_values import FILTER, Filter, as_text
 from adaptkit.embed.fusion import Fusion
 from adaptkit.embed.index import Hit, Index
@@ -159,6 +159,8 @@ class SearchAnswers:
         try:
             return await asyncio.to_thread(self._search, asked, reranker)
         except ServerError as error:
+            if isinstance(error, Refusal) and error.status == 400:
+                raise Refused(400, "the model does not take this query", param="query") from None
             log.warning("a search failed: %s", error)
             what = "the models that a search asks do not answer; try again in 1 s"
             raise Refused(503, what, headers={"retry-after": "1"}) from None
