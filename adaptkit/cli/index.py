@@ -104,7 +104,8 @@ def search(
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.index import Index
 
-    index, options = Index.open(folder), {"filter": _filter(filter or []), "every_passage": every_passage}
+    options: dict[str, Any] = {"filter": _filter(filter or []), "every_passage": every_passage}
+    index = Index.open(folder)
     if server:
         nearest = _by_server(index, server, server_key(key_file), model, queries, k, options)
     else:

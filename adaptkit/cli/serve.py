@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from adaptkit.serve.bench_results import Price
     from adaptkit.serve.engine.command import Launch
     from adaptkit.serve.engine.launches import ModelWord
+    from adaptkit.serve.gateway.router import Search
     from adaptkit.serve.limits import Limits
 
 app = typer.Typer()
@@ -188,7 +189,8 @@ def _run_server(
         status.note("serving", f"ready: {address}/v1 serves {', '.join(names)}; key: {keys.origin}")
         status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
 
-    at_once, search = load_at_once(launches[0].hardware), None
+    at_once = load_at_once(launches[0].hardware)
+    search: Search | None = None
     if index is not None:
         from adaptkit.serve.gateway.search_answers import SearchAnswers
 

@@ -119,9 +119,17 @@ def encode_files(
     files, _ = find_files(patterns)
     sources = [(str(file.absolute()), file_digest(file)) for file in files]
     made_of = digest([sha256 for _, sha256 in sources])
-    options = {"prompt": prompt, "dimensions": dimensions, "format": format, "whole": whole}
-    named = [{"file": file, "sha256": sha256} for file, sha256 in sources]
-    return encode_documents(encoder, read_documents(files), out, made_of, sources=named, **options)
+    return encode_documents(
+        encoder,
+        read_documents(files),
+        out,
+        made_of,
+        sources=[{"file": file, "sha256": sha256} for file, sha256 in sources],
+        prompt=prompt,
+        dimensions=dimensions,
+        format=format,
+        whole=whole,
+    )
 
 
 def encode_documents(
@@ -286,7 +294,7 @@ def _join_parquet(out: Path, parts: list[Path], count: int, dimensions: int) -> 
             rows = [
                 (each.id, *span, each.text[span[0] : span[1]]) for each in documents for span in each.spans
             ]
-            values = zip(*rows, strict=True) if rows else ([] for _ in columns)
+            values: Iterable[Any] = zip(*rows, strict=True) if rows else [[]] * len(columns)
             arrays = [pa.array(list(each), kind) for each, (_, kind) in zip(values, columns, strict=True)]
             flat = pa.array(np.load(part).reshape(-1), pa.float32())
             table = [*arrays, pa.FixedSizeListArray.from_arrays(flat, dimensions)]

@@ -99,8 +99,8 @@ def plan_update(old: Index, files: Sequence[str] = (), delete: Sequence[str] = (
             num_unchanged += 1
     missing = tuple(name for name in wanted if name not in old.places)
     deleted = tuple(name for name in wanted if name in old.places)
-    found = {kind: tuple(documents) for kind, documents in kinds.items()}
-    return Change(old, **found, deleted=deleted, num_unchanged=num_unchanged, missing=missing)
+    new, replaced, relabelled = (tuple(kinds[kind]) for kind in ("new", "replaced", "relabelled"))
+    return Change(old, new, replaced, relabelled, deleted, num_unchanged, missing)
 
 
 def apply_update(folder: str | Path, change: Change, encoder_of: Callable[[Index], Encoder]) -> Index:

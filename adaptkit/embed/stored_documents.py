@@ -84,7 +84,8 @@ class StoredDocuments(Sequence[Document]):
         self.ids: list[str] = []
         self.fields: list[Mapping[str, Any]] = []
         self.spans: list[tuple[Span, ...]] = []
-        self._starts, self._lines = [0], b""
+        self._starts = [0]
+        self._lines: bytes | mmap.mmap = b""
         if path is not None and path.stat().st_size:
             with path.open("rb") as file:
                 self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -97,11 +97,11 @@ class EngineClients:
         self._clients: dict[str, tuple[str, Client]] = {}
 
     def of(self, engine: Engine) -> Client:
-        url, client = self._clients.get(engine.name, ("", None))
-        if client is None or url != engine.url:
-            client = Client(engine.url, engine.key)
-            self._clients[engine.name] = (engine.url, client)
-        return client
+        kept = self._clients.get(engine.name)
+        if kept is None or kept[0] != engine.url:
+            kept = (engine.url, Client(engine.url, engine.key))
+            self._clients[engine.name] = kept
+        return kept[1]
 
 
 class EngineEncoder:
@@ -178,8 +178,9 @@ class SearchAnswers:
             if self._searcher is None:
                 self._searcher = Searcher(self.folder, self._encoder_of, at_once=AT_ONCE)
         most = max(asked.top_k, asked.depth) if reranker else asked.top_k
-        options = {"filter": asked.filter, "every_passage": asked.every_passage}
-        index, [hits] = self._searcher.answer([asked.query], most, **options)
+        index, [hits] = self._searcher.answer(
+            [asked.query], most, filter=asked.filter, every_passage=asked.every_passage
+        )
         rows = [_row(hit) for hit in hits]
         ranked_by = "words and vectors" if index.info.get("words") else "vectors"
         if reranker is not None and hits:
@@ -263,7 +264,7 @@ def _whole_number(body: dict[str, Any], field: str, default: int, most: int) -> 
 
 def _filter(value: Any) -> Filter:
     """Raises: Refused (400) for what is no object of values or lists of values."""
-    wanted = {}
+    wanted: dict[str, list[Any]] = {}
     for name, each in (value if isinstance(value, dict) else {}).items():
         wanted[name] = each if isinstance(each, list) else [each]
     plain = all(isinstance(each, str | int | float) for listed in wanted.values() for each in listed)
