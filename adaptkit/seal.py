@@ -26,7 +26,8 @@ LATER = frozenset({MANIFEST, "cost.json", "parity.json", "bench.json", "memorisa
 LATER_FOLDERS = frozenset({"checkpoints", "tensorboard", "export", "report", "logs", "stages"})
 """What is written, or written again, after a run has ended; cost.json is sealed by itself."""
 
-_checked: dict[Path, tuple[int, int, int]] = {}
+_checked: dict[tuple[int, ...], str] = {}
+"""State of a file -> its sha256: whatever names it has."""
 
 
 def digest(value: Any) -> str:
@@ -78,8 +79,8 @@ def _check_file(file: Path, recorded: str, fix: str) -> None:
     where = str(file)
     try:
         status = file.stat()
-        state = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if _checked.get(file) == state:
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if _checked.get(state) == recorded:
             return
         found = file_digest(file)
     except FileNotFoundError:
@@ -87,7 +88,7 @@ def _check_file(file: Path, recorded: str, fix: str) -> None:
     if found != recorded:
         what = f"this file is damaged: its sha256 is {found[:12]}..., not {recorded[:12]}..."
         raise DataError(what, where=where, fix=fix)
-    _checked[file] = state
+    _checked[state] = recorded
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from adaptkit.serve.engine.entrypoint import end_with_parent
 
 
+def vector_of(text: str) -> list[float]:
+    """A vector of length 1: how often each letter comes."""
+    counts = [float(text.lower().count(letter)) for letter in "abcdefghijklmnopqrstuvwxyz "]
+    length = sum(count * count for count in counts) ** 0.5 or 1.0
+    return [count / length for count in counts]
+
+
 class Answers(BaseHTTPRequestHandler):
     """`dead` is vLLM's state between the death of its engine and its exit with 0."""
 
@@ -65,6 +72,14 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/classify":
             rows = [{"index": 0, "label": "a", "probs": [0.6, 0.4], "num_classes": 2}]
             return self.reply(200, {"data": rows, **seen})
+        if self.path == "/v1/embeddings":
+            rows = [{"index": i, "embedding": vector_of(text)} for i, text in enumerate(body["input"])]
+            return self.reply(200, {"data": rows, **seen})
+        if self.path == "/rerank":
+            rows = [
+                {"index": i, "relevance_score": 1 / len(text)} for i, text in enumerate(body["documents"])
+            ]
+            return self.reply(200, {"results": rows, **seen})
         choice = {"index": 0, "text": "x", "finish_reason": "length"}
         self.reply(200, {"choices": [choice], "usage": {"completion_tokens": 1}, **seen})
 

@@ -25,7 +25,7 @@ def read(folder: Path, expected: Path, count: int) -> dict[str, int]:
         index = Index.open(folder)
         wanted = right[index.info["model"]]
         found = index.nearest(np.array(wanted["vectors"], np.float32), 3)
-        names = [[name for name, _ in hits] for hits in found]
+        names = [[hit.id for hit in hits] for hits in found]
         mixed += sum(one != other for one, other in zip(names, wanted["ids"], strict=True))
         answers += len(names)
         models.add(index.info["model"])

@@ -125,6 +125,20 @@ def write_models(folder: Path, texts: list[str]) -> None:
     models.save(models.build(pairs, "classifier", seed=0), reader, folder / "pairs")
 
 
+def write_index(folder: Path, texts: list[str]) -> None:
+    """An index of some texts by `vectors`, with words."""
+    from adaptkit.embed.encoder import Encoder
+    from adaptkit.embed.encoding import encode_files
+    from adaptkit.embed.index_writing import build
+
+    rows = [{"id": f"d{i}", "text": text, "even": i % 2 == 0} for i, text in enumerate(texts[:20])]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoder = Encoder.load(folder / "vectors")
+    prompt = encoder.layout.prompt_if_any("document")
+    made = encode_files(encoder, [str(folder / "texts.jsonl")], folder / "encoding", prompt=prompt)
+    build(made, folder / "index", words=True)
+
+
 def command_of(process: psutil.Process) -> list[str]:
     """The words that a process was started with; a fork shows them as one."""
     return " ".join(process.cmdline()).split()
@@ -176,12 +190,13 @@ class Served:
 
 @contextmanager
 def serving(folder: Path, texts: list[str], more: Sequence[str] = ()) -> Iterator[Served]:
-    """`adaptkit serve` over the models of `write_models`, ready.
+    """`adaptkit serve` over the models of `write_models` and the index of `write_index`, ready.
 
     Args:
         more: further models, as on the command line.
     """
     write_models(folder, texts)
+    write_index(folder, texts)
     (folder / "key").write_text(KEY)
     (folder / "key").chmod(0o600)
     port = free_port()
@@ -197,7 +212,7 @@ def serving(folder: Path, texts: list[str], more: Sequence[str] = ()) -> Iterato
         "pairs",
         *more,
     ]
-    command += ["--port", str(port), "--key-file", "key"]
+    command += ["--port", str(port), "--key-file", "key", "--index", "index"]
     environment = {
         **os.environ,
         "XDG_STATE_HOME": str(folder / "state"),

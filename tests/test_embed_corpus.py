@@ -15,7 +15,8 @@ from adaptkit.cli.console import run as run_command
 from adaptkit.embed import encoding
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import Encoding, encode_files
-from adaptkit.embed.index import Index, build
+from adaptkit.embed.index import Index
+from adaptkit.embed.index_writing import build
 from adaptkit.errors import DataError, ModelError
 
 
@@ -41,7 +42,9 @@ def test_vectors_come_with_their_ids_in_the_order_of_the_files(encoder, files, t
     assert np.array_equal(made.vectors(), wanted)
     assert (
         sorted(p.suffix for p in (tmp_path / "out").iterdir())
-        == {"npy": [".json", ".json", ".jsonl", ".npy"], "parquet": [".json", ".json", ".parquet"]}[format]
+        == {"npy": [".json", ".json", ".jsonl", ".npy"], "parquet": [".json", ".json", ".jsonl", ".parquet"]}[
+            format
+        ]
     )
 
 
@@ -77,7 +80,7 @@ def test_a_killed_encoding_goes_on_and_ends_the_same(encoder, files, tmp_path, m
     )
     assert np.array_equal(encode_files(encoder, files, tmp_path / "cut").vectors(), whole)
     names = sorted(path.name for path in (tmp_path / "cut").iterdir())
-    assert names == ["canaries.json", "encoding.json", "ids.jsonl", "vectors.npy"]
+    assert names == ["canaries.json", "documents.jsonl", "encoding.json", "vectors.npy"]
     parts = sum(num == 10 for num in calls[done:])  # the other calls are of the canaries
     assert parts == {"between parts": 3, "after the ids": 3, "while joining": 0}[when], (
         "what was done is not done again"
@@ -118,8 +121,9 @@ def test_exact_search_is_the_product_of_vectors(index, encoder):
     found = index.search(encoder, queries, 5)
     scores = encoder.encode(queries) @ encoder.encode(tiny_embed.texts(50)).T
     for row, wanted in zip(found, scores, strict=True):
-        assert [score for _, score in row] == pytest.approx(sorted(wanted, reverse=True)[:5], abs=1e-5)
-        assert all(score == pytest.approx(wanted[int(name[1:])], abs=1e-5) for name, score in row)
+        assert [hit.score for hit in row] == pytest.approx(sorted(wanted, reverse=True)[:5], abs=1e-5)
+        assert all(hit.score == pytest.approx(wanted[int(hit.id[1:])], abs=1e-5) for hit in row)
+        assert all(hit.text == tiny_embed.texts(50)[int(hit.id[1:])] for hit in row)
 
 
 def test_faiss_finds_what_an_exact_search_finds(index, encoder, tmp_path):
@@ -139,7 +143,7 @@ def test_an_index_takes_the_place_of_an_older_one_and_of_nothing_else(index, enc
     assert build(encoding, tmp_path / "index", faiss="HNSW16").info["faiss"] == "HNSW16"
     assert not list((tmp_path / "index").rglob("vectors.npy")) and not index.folder.exists()
     assert index.search(encoder, ["a question"]) == before, "what is open goes on"
-    with pytest.raises(DataError, match="holds encoding.json, which is no part of an index"):
+    with pytest.raises(DataError, match="holds documents.jsonl, which is no part of an index"):
         build(encoding, tmp_path / "out")
     assert Encoding.open(tmp_path / "out").ids() == encoding.ids()
 
@@ -173,7 +177,7 @@ def test_the_commands_work_together(encoder, files, tmp_path, capsys):
         run_command(app, ["embed", "search", str(tmp_path / "i"), model, question, "-k", "2", "--json"]) == 0
     )
     best = json.loads(capsys.readouterr().out)["results"][0]["found"][0]
-    assert best["score"] == pytest.approx(1, abs=1e-5) and question.startswith(best["text"].rstrip("."))
+    assert best["score"] == pytest.approx(1, abs=1e-5) and best["text"] == question
     folder = tiny_embed.write_set(tmp_path / "set")
     assert (
         run_command(

@@ -13,7 +13,8 @@ from test_kind_arms import work_on
 
 from adaptkit.data.beir import RetrievalSet
 from adaptkit.embed import hybrid
-from adaptkit.embed.hybrid import FUSING, FUSIONS, Fusion, choose_fusion, hybrid_rows
+from adaptkit.embed.fusion import FUSING, FUSIONS, Fusion
+from adaptkit.embed.hybrid import choose_fusion, hybrid_rows
 from adaptkit.embed.retrieval_metrics import retrieval_scores
 from adaptkit.study.arms import Adaptation
 from adaptkit.study.task import TaskConfig, TaskFiles

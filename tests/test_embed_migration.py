@@ -1,5 +1,6 @@
-"""An index changes its model while it answers, and never mixes two. Home of cli.index, embed.canary_vectors,
-embed.index_folder, embed.migration, embed.searcher, embed.served_encoder and models.jitter."""
+"""An index changes its model while it answers, and never mixes two. Home of cli.index_change,
+embed.canary_noise, embed.canary_vectors, embed.index_folder, embed.migration, embed.searcher,
+embed.served_encoder and models.jitter."""
 
 from __future__ import annotations
 
@@ -23,17 +24,20 @@ from adaptkit.cli.app import app
 from adaptkit.cli.console import run as run_command
 from adaptkit.client.openai import Client
 from adaptkit.embed import encoding
-from adaptkit.embed.canary_vectors import TEXTS, Canaries, distances, make_canaries, tolerance
+from adaptkit.embed.canary_noise import make_canaries
+from adaptkit.embed.canary_vectors import TEXTS, Canaries, distances, tolerance
 from adaptkit.embed.encoder import Encoder
 from adaptkit.embed.encoding import encode_files
-from adaptkit.embed.index import Index, build
+from adaptkit.embed.index import Index
 from adaptkit.embed.index_folder import current, drop_others, switch, versions
-from adaptkit.embed.migration import check_overlap, find_sources, overlap_of, overlap_on, prepare
+from adaptkit.embed.index_update import plan_update
+from adaptkit.embed.index_writing import build, encoder_of
+from adaptkit.embed.migration import check_overlap, overlap_of, overlap_on, prepare
 from adaptkit.embed.searcher import Searcher
 from adaptkit.embed.served_encoder import ServedEncoder
 from adaptkit.errors import AdaptkitError, DataError, ModelError
 from adaptkit.models.jitter import jittered
-from adaptkit.run import Run
+from adaptkit.run import Run, read_sealed, write_sealed
 from adaptkit.run_lock import lock_path, release
 
 QUERIES = tiny_embed.texts(75)[50:]
@@ -68,7 +72,7 @@ def folder(old, tmp_path) -> Path:
 
 
 def names_of(index: Index, embedder, queries=QUERIES) -> list[list[str]]:
-    return [[name for name, _ in hits] for hits in index.search(embedder, queries, 3)]
+    return [[hit.id for hit in hits] for hits in index.search(embedder, queries, 3)]
 
 
 def moved_weights(folder: Path, model: Path, by: float) -> Encoder:
@@ -201,42 +205,21 @@ def test_the_old_version_goes_when_it_is_dropped_and_not_from_under_a_reader(fol
     assert sorted(path.name for path in folder.iterdir()) == ["current.json", prepared.new.folder.name]
 
 
-def test_an_index_of_an_earlier_release_is_read_and_can_be_migrated_once_its_files_are_known(
-    folder, old, new
-):
-    version = current(folder)
-    for path in version.iterdir():
-        shutil.move(path, folder)
-    version.rmdir()
+def test_an_index_of_an_earlier_release_is_searched_and_no_more(folder, old, new):
+    before, version = names_of(Index.open(folder), old), current(folder)
+    ids = [json.loads(line)["id"] for line in (version / "documents.jsonl").read_text().splitlines()]
+    info = read_sealed(version / "index.json")
+    listed = {"vectors.npy": info["files_written"]["vectors.npy"]}
+    (folder / "ids.jsonl").write_text("".join(json.dumps({"id": name}) + "\n" for name in ids))
+    shutil.move(version / "vectors.npy", folder)
+    shutil.rmtree(version)
     (folder / "current.json").unlink()
-    before = names_of(Index.open(folder), old)
-    prepared = prepare(folder, new)
-    switch(folder, prepared.new.folder)
-    assert Index.open(folder).info["model"] == new.digest and names_of(prepared.old, old) == before
-    switch(folder, folder)
+    told = {key: info[key] for key in ("model", "dimensions", "normalised", "count", "faiss")}
+    write_sealed(folder / "index.json", {**told, "files_written": listed})
     assert names_of(Index.open(folder), old) == before
-    switch(folder, prepared.new.folder)
-    assert drop_others(folder) == 1 and not (folder / "vectors.npy").exists()
-    info = dict(prepared.old.info)
-    del info["sources"]
-    with pytest.raises(DataError, match="does not say which files"):
-        find_sources(Index(folder, info, [], {}, None, None, {}))
-
-
-def test_files_that_are_not_what_was_indexed_are_named(folder, new, tmp_path):
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.rename(tmp_path / "moved.jsonl")
-    with pytest.raises(DataError, match=r"is not there any more[\s\S]*--files") as gone:
-        prepare(folder, new)
-    assert gone.value.where == str(corpus)
-    assert find_sources(Index.open(folder), [str(tmp_path / "*.jsonl")]) == [str(tmp_path / "moved.jsonl")]
-    corpus.write_text((tmp_path / "moved.jsonl").read_text() + "\n")
-    with pytest.raises(DataError, match="has changed since the index was made of it"):
-        prepare(folder, new)
-    (tmp_path / "moved.jsonl").unlink()
-    with pytest.raises(DataError, match="is none of the files that --files names"):
-        prepare(folder, new, files=[str(corpus)])
-    assert not list(folder.glob("next-*"))
+    for refused in (lambda: prepare(folder, new), lambda: plan_update(Index.open(folder), delete=["d1"])):
+        with pytest.raises(DataError, match="holds no documents: an earlier release made it"):
+            refused()
 
 
 def test_overlap_is_what_both_find_of_the_ten_best(folder, old, new, models, tmp_path):
@@ -252,6 +235,8 @@ def test_overlap_is_what_both_find_of_the_ten_best(folder, old, new, models, tmp
     ]
     by_hand = [len(a & b) / 10 for a, b in zip(*tens, strict=True)]
     assert found.mean == pytest.approx(np.mean(by_hand), abs=0.005)  # equal scores may be ordered otherwise
+    assert found.by_chance == pytest.approx(10 / 49)
+    assert found.beyond_chance == pytest.approx((found.mean - 10 / 49) / (39 / 49))
     low, high = found.interval()
     assert low < found.mean < high and found.least(1)[0][1] == min(found.shares)
     asked = tiny_embed.write(tmp_path / "asked.jsonl", [{"text": text} for text in QUERIES])
@@ -259,9 +244,9 @@ def test_overlap_is_what_both_find_of_the_ten_best(folder, old, new, models, tmp
     both = zip(names_of(prepared.old, old), names_of(prepared.new, new), strict=True)
     assert on.asked == "25 questions" and 0 < on.mean < 1
     assert all(share > 0 for share, (a, b) in zip(on.shares, both, strict=True) if set(a) & set(b))
-    check_overlap(found, found.mean, folder)
-    with pytest.raises(ModelError, match="the old one goes on answering"):
-        check_overlap(found, found.mean + 0.01, folder)
+    check_overlap(found, found.beyond_chance, folder)
+    with pytest.raises(ModelError, match="and chance 20%.*the old one goes on answering"):
+        check_overlap(found, found.beyond_chance + 0.01, folder)
 
 
 def test_10000_queries_under_load_never_meet_vectors_of_two_models(folder, old, new, tmp_path):
@@ -276,12 +261,12 @@ def test_10000_queries_under_load_never_meet_vectors_of_two_models(folder, old, 
     command = [sys.executable, str(ROOT / "tests" / "index_reader.py")]
     command += [str(folder), str(tmp_path / "expected.json"), "5000"]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=child_environment())
-    searcher, answers, mixed, failed = Searcher(folder), dict.fromkeys(wholly, 0), [], []
+    searcher, answers, mixed, failed = Searcher(folder, encoder_of), dict.fromkeys(wholly, 0), [], []
 
     def ask() -> None:
         try:
             while sum(answers.values()) < 5000 or not all(answers.values()):
-                found = [[name for name, _ in hits] for hits in searcher.search(MANY, 3)]
+                found = [[hit.id for hit in hits] for hits in searcher.search(MANY, 3)]
                 whole = [digest for digest, ids in wholly.items() if ids == found]
                 mixed.extend(found if not whole else [])
                 for digest in whole:
@@ -342,7 +327,7 @@ def test_the_command_migrates_goes_back_and_refuses_too_little_in_common(folder,
         code, _, err = run(str(models[1]))
     assert code == 2 and "already running" in err
     code, _, err = run(str(models[1]), "--overlap", "1")
-    assert code == 2 and "least in common:" in err and "less than --overlap 1: the old one goes on" in err
+    assert code == 2 and "least in common:" in err and "less than --overlap 1, and the old one goes on" in err
     assert Index.open(folder).info["dimensions"] == 32
     code, out, _ = run(str(models[1]), "--overlap", "0")
     assert code == 0 and "the vectors of" in out and "of 50 documents, each asking by its own vector" in out

@@ -27,6 +27,7 @@ HELP = [
     "embed encode",
     "embed index",
     "embed search",
+    "embed update",
     "embed evaluate",
 ]
 

@@ -14,7 +14,10 @@ from fake_study import write_study
 from safetensors.numpy import save_file
 from soak import count, soaked
 
-from adaptkit.embed.index import Index, build
+from adaptkit.embed.canary_vectors import Canaries
+from adaptkit.embed.index import Index
+from adaptkit.embed.index_writing import build
+from adaptkit.embed.stored_documents import FILE, Document, write_documents
 from adaptkit.errors import AdaptkitError, DataError, ModelError
 from adaptkit.export.resolve import resolve
 from adaptkit.models import find
@@ -160,20 +163,24 @@ def test_no_flip_in_a_trained_run_gets_past_whoever_reads_its_model(mood, tmp_pa
 def test_no_flip_of_vectors_or_ids_changes_a_search_unseen(tmp_path):
     class Vectors:
         folder = tmp_path / "encoding"
-        info = {"model": "0" * 64, "dimensions": 8, "normalised": True, "count": 50}
+        info = {"model": "0" * 64, "dimensions": 8, "normalised": True, "documents": 50}
 
         def vectors(self):
             return np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
 
-        def documents(self):
-            return [{"id": f"doc{i}", "text": f"how document {i} begins"} for i in range(50)]
-
+    canaries = Canaries(texts=("a",), words="", vectors=((1.0,) * 8,), precision="float32", noise={})
+    texts = [f"what document {i} says" for i in range(50)]
+    write_documents(
+        tmp_path / "encoding" / FILE,
+        [Document(f"doc{i}", text, spans=((0, len(text)),)) for i, text in enumerate(texts)],
+    )
+    (tmp_path / "encoding" / "canaries.json").write_text(canaries.model_dump_json())
     build(Vectors(), tmp_path / "index")
     query = np.ones((1, 8), np.float32)
     hits, rng = Index.open(tmp_path / "index").nearest(query, 10), random.Random(0)
     count("flips in vectors, ids and an index", VECTOR_FLIPS)
     for number in range(VECTOR_FLIPS):
-        path = sorted(path for path in (tmp_path / "index").rglob("*") if path.is_file())[number % 4]
+        path = sorted(path for path in (tmp_path / "index").rglob("*") if path.is_file())[number % 5]
         before = flip(path, rng)
         with contextlib.suppress(AdaptkitError):
             assert Index.open(tmp_path / "index").nearest(query, 10) == hits, path

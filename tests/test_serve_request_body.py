@@ -12,7 +12,14 @@ import pytest
 
 from adaptkit.serve.gateway.refused import Refused
 from adaptkit.serve.gateway.request_body import check, count_sequences, parse
-from adaptkit.serve.gateway.request_fields import INSTEAD, PLAIN, READ_BY_VLLM, WITHOUT_EFFECT, check_fields
+from adaptkit.serve.gateway.request_fields import (
+    INSTEAD,
+    OURS,
+    PLAIN,
+    READ_BY_VLLM,
+    WITHOUT_EFFECT,
+    check_fields,
+)
 from adaptkit.serve.gateway.routes import ROUTES
 from adaptkit.serve.limits import Limits
 
@@ -161,7 +168,7 @@ def test_the_field_that_was_meant_is_named() -> None:
 
 
 def test_every_route_that_reads_a_body_knows_its_fields() -> None:
-    assert READ_BY_VLLM.keys() == {path for path, route in ROUTES.items() if route.method == "POST"}
+    assert {*READ_BY_VLLM, *OURS} == {path for path, route in ROUTES.items() if route.method == "POST"}
 
 
 def test_caveats_of_zero_lift_them() -> None:

@@ -8,7 +8,7 @@
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
-    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, migrate, ...
+    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, update, ...
     adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
@@ -46,6 +46,7 @@ from adaptkit.cli import (
     embed,
     export,
     index,
+    index_change,
     init,
     labelling,
     models,
@@ -83,6 +84,7 @@ for group in (
 ):
     app.add_typer(group)
 embed.app.add_typer(index.app)
+embed.app.add_typer(index_change.app)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")

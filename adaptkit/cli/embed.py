@@ -4,7 +4,7 @@ adaptkit embed train embed.yaml            an encoder that sentence-transformers
 adaptkit embed rerank rerank.yaml          a reranker: reads again what words or vectors have found
 adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
 adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
-adaptkit embed index, search, migrate      see cli/index.py
+adaptkit embed index, search, update, migrate      see cli/index.py
 adaptkit embed evaluate MODEL SET          nDCG, recall, MRR and MAP as trec_eval counts them
 """
 
@@ -22,7 +22,7 @@ from adaptkit.cli.options import Dimensions, Documents, Dtype, EncoderFolder, Re
 from adaptkit.cli.train import run_config
 from adaptkit.data.beir import read_set, scored_split
 from adaptkit.data.cut_texts import tell_cuts
-from adaptkit.embed.config import EmbedConfig, RerankConfig
+from adaptkit.embed.config import OWN_LIMIT, EmbedConfig, RerankConfig
 from adaptkit.errors import ServerError
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import read_record
@@ -35,8 +35,6 @@ app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True,
 PATIENCE_S = 120.0
 """How long to try again while the generator's server is overloaded."""
 TOKENS_PER_QUESTION = 60
-OWN_LIMIT = "max_seq_length in the model's sentence_bert_config.json"
-"""What changes after how many tokens a finished encoder cuts texts."""
 
 
 @command(
@@ -193,10 +191,14 @@ def encode(
     ] = None,
     dimensions: Dimensions = 0,
     dtype: Dtype = "float32",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="One vector a document; what the model does not read is lost.")
+    ] = False,
 ) -> Outcome:
     """Turn documents into vectors.
 
-    Streams, batches by length, and goes on after a kill.
+    Documents longer than the model reads are cut into overlapping passages, where sentences end; each has a
+    vector. Streams, batches by length, and goes on after a kill.
     """
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.encoding import encode_files
@@ -204,10 +206,17 @@ def encode(
     encoder = Encoder.load(model, dtype=dtype)
     if prompt is None:
         prompt = encoder.layout.prompt_if_any("document")
-    encoding = encode_files(encoder, files, out, prompt=prompt, dimensions=dimensions, format=format)
-    tell_cuts({"texts": encoder.cut}, OWN_LIMIT)
+    encoding = encode_files(
+        encoder, files, out, prompt=prompt, dimensions=dimensions, format=format, whole=whole
+    )
     info = encoding.info
     line = f"{info['count']:,} vectors of {info['dimensions']} in {encoding.folder}"
+    if info["cut"]:
+        reads = encoder.layout.max_length
+        line += (
+            f": {info['cut']:,} of {info['documents']:,} documents are longer than the {reads} tokens that "
+        )
+        line += "the model reads, and were cut into passages"
     next_step = f"adaptkit embed index {encoding.folder} --out index"
     return Outcome(f"{line}\nnext: {next_step}", {"folder": str(encoding.folder), **info, "next": next_step})
 

@@ -1,8 +1,8 @@
-"""Indexes of vectors: make one, search it, bring it to another model while it answers.
+"""Indexes of vectors: make one, search it.
 
 adaptkit embed index V --out I             exact, or FAISS
 adaptkit embed search I MODEL "question"   the nearest documents
-adaptkit embed migrate I MODEL             another model, without a time when nothing answers
+adaptkit embed update, migrate             see cli/index_change.py
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adaptkit.cli.console import Outcome, command
-from adaptkit.cli.embed import OWN_LIMIT, server_key
-from adaptkit.cli.options import Dimensions, Dtype, EncoderFolder
-from adaptkit.data.cut_texts import tell_cuts
+from adaptkit.cli.embed import server_key
+from adaptkit.errors import ConfigError
 from adaptkit.run import Run
 from adaptkit.run_lock import hold
 
 if TYPE_CHECKING:
-    from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.index import Index
-    from adaptkit.embed.migration import Overlap, Prepared
+    from adaptkit.embed.index import Hit, Index
 
 app = typer.Typer(rich_markup_mode=None)
 
-LEAST_OVERLAP = 0.2
-SHOWN_CHARS = 70
+LINE_CHARS = 160
 IndexFolder = Annotated[
     Path, typer.Argument(metavar="INDEX", help="The folder that `index` wrote.", show_default=False)
 ]
@@ -36,7 +32,11 @@ IndexFolder = Annotated[
 @command(
     app,
     "index",
-    ["adaptkit embed index vectors --out index", "adaptkit embed index vectors --out index --faiss HNSW32"],
+    [
+        "adaptkit embed index vectors --out index",
+        "adaptkit embed index vectors --out index --words",
+        "adaptkit embed index vectors --out index --faiss HNSW32",
+    ],
 )
 def index(
     vectors: Annotated[
@@ -46,17 +46,21 @@ def index(
     faiss: Annotated[
         str, typer.Option(help="A FAISS factory string for approximate search; else exact.")
     ] = "",
+    words: Annotated[
+        bool, typer.Option("--words", help="Rank by words (BM25) too: both ranks are added, reciprocally.")
+    ] = False,
 ) -> Outcome:
     """Make vectors searchable.
 
     Exact unless FAISS is asked for; bound to the model that made them.
     """
     from adaptkit.embed.encoding import Encoding
-    from adaptkit.embed.index import build
+    from adaptkit.embed.index_writing import build
 
     hold(Run(out))
-    built = build(Encoding.open(vectors), out, faiss=faiss)
-    line = f"{built.info['count']:,} vectors, {faiss or 'exact'}, in {out}"
+    built = build(Encoding.open(vectors), out, faiss=faiss, words=words)
+    kind = "exact, with words" if words else faiss or "exact"
+    line = f"{built.info['count']:,} vectors of {built.info['documents']:,} documents, {kind}, in {out}"
     next_step = f'adaptkit embed search {out} MODEL "a question"'
     return Outcome(f"{line}\nnext: {next_step}", {"folder": str(out), **built.info, "next": next_step})
 
@@ -66,6 +70,7 @@ def index(
     "search",
     [
         'adaptkit embed search index runs/embed-1a2b3c4d/model "does aspirin help?" -k 5',
+        'adaptkit embed search index models/minilm "does aspirin help?" --filter source=pubmed',
         'adaptkit embed search index vectors "does aspirin help?" --server http://127.0.0.1:8000',
     ],
 )
@@ -82,145 +87,67 @@ def search(
     key_file: Annotated[
         Path | None, typer.Option(help="The server's key; else OPENAI_API_KEY or ADAPTKIT_API_KEY.")
     ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE", help="Only documents with this value; one field twice: either of both."
+        ),
+    ] = None,
+    every_passage: Annotated[
+        bool, typer.Option("--every-passage", help="Rank passages: a document may be found several times.")
+    ] = False,
 ) -> Outcome:
-    """Find the nearest documents, and show how each begins.
+    """Find the nearest documents, and show the passage of each that fits best.
 
     Refuses a model other than the one that made the vectors.
     """
     from adaptkit.embed.encoder import Encoder
     from adaptkit.embed.index import Index
 
+    options: dict[str, Any] = {"filter": _filter(filter or []), "every_passage": every_passage}
     index = Index.open(folder)
     if server:
-        nearest = _by_server(index, server, server_key(key_file), model, queries, k)
+        nearest = _by_server(index, server, server_key(key_file), model, queries, k, options)
     else:
-        nearest = index.search(Encoder.load(model), queries, k)
+        nearest = index.search(Encoder.load(model), queries, k, **options)
     lines, results = [], []
     for query, hits in zip(queries, nearest, strict=True):
-        rows = [{"id": name, "score": score, "text": index.texts.get(name, "")} for name, score in hits]
-        lines += [query, *(f"  {row['score']:.4f}  {row['id']}  {row['text']}".rstrip() for row in rows)]
-        results.append({"query": query, "found": rows})
+        lines += [query, *map(_hit_line, hits)]
+        results.append({"query": query, "found": [hit._asdict() for hit in hits]})
     return Outcome("\n".join(lines), {"results": results})
 
 
+def _filter(words: list[str]) -> dict[str, list[str]]:
+    """Field -> values.
+
+    Raises: ConfigError for a word without a field.
+    """
+    values: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"'{word}' names no field and value", where="--filter", fix="write FIELD=VALUE")
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _hit_line(hit: Hit) -> str:
+    """`0.4413  PMC7 [760-1504]  the passage begins ...`; without characters where it begins the document."""
+    place = f" [{hit.start}-{hit.end}]" if hit.start else ""
+    title = f"{hit.title}: " if hit.title else ""
+    shown = " ".join(f"{title}{hit.text}".split())
+    if len(shown) > LINE_CHARS:
+        shown = f"{shown[: LINE_CHARS - 3].rstrip()}..."
+    return f"  {hit.score:.4f}  {hit.id}{place}  {shown}".rstrip()
+
+
 def _by_server(
-    index: Index, server: str, key: str, model: str, queries: list[str], k: int
-) -> list[list[tuple[str, float]]]:
+    index: Index, server: str, key: str, model: str, queries: list[str], k: int, options: dict[str, Any]
+) -> list[list[Hit]]:
     from adaptkit.client.openai import Client
     from adaptkit.embed.served_encoder import ServedEncoder
 
     words = index.canaries.words if index.canaries else ""
     with Client(server, key) as client:
         served = ServedEncoder.of(client, model, words=words, normalised=index.info["normalised"])
-        return index.search(served, queries, k)
-
-
-@command(
-    app,
-    "migrate",
-    [
-        "adaptkit embed migrate index models/new",
-        "adaptkit embed migrate index models/new --queries asked.jsonl --overlap 0.4",
-        "adaptkit embed migrate index models/new --drop-old",
-    ],
-)
-def migrate(
-    folder: IndexFolder,
-    model: EncoderFolder,
-    queries: Annotated[
-        list[str] | None,
-        typer.Option(help="Questions (`text` in each row) to compare both by; else a sample of documents."),
-    ] = None,
-    overlap: Annotated[
-        float,
-        typer.Option(
-            help="Switch where both find at least this part of the ten best in common.", min=0, max=1
-        ),
-    ] = LEAST_OVERLAP,
-    files: Annotated[
-        list[str] | None, typer.Option(help="Where the indexed files lie now, if they were moved.")
-    ] = None,
-    dimensions: Dimensions = 0,
-    dtype: Dtype = "float32",
-    drop_old: Annotated[
-        bool, typer.Option("--drop-old", help="Then delete every version but the one that answers.")
-    ] = False,
-) -> Outcome:
-    """Bring an index to another model, and switch when its version is whole.
-
-    The old version answers meanwhile, and stays for a way back. Goes on after a kill.
-    """
-    from adaptkit.embed.encoder import Encoder
-    from adaptkit.embed.index_folder import drop_others, switch
-    from adaptkit.embed.migration import check_overlap, prepare
-
-    hold(Run(folder))
-    encoder = Encoder.load(model, dtype=dtype)
-    prepared = prepare(folder, encoder, files=files or [], dimensions=dimensions)
-    tell_cuts({"texts": encoder.cut}, OWN_LIMIT)
-    lines, result = _describe(prepared, model)
-    if prepared.new.folder != prepared.old.folder:
-        found = _compare(prepared, encoder, queries or [])
-        result["overlap"] = _as_json(found)
-        lines += _overlap_lines(found)
-        if found.mean < overlap:
-            typer.echo("\n".join(lines), err=True)
-        check_overlap(found, overlap, folder)
-        switch(prepared.folder, prepared.new.folder)
-        lines.append(f"switched: {folder} answers {model} from now on")
-    next_step = f'adaptkit embed search {folder} {model} "a question"'
-    if drop_old:
-        result["dropped"] = drop_others(prepared.folder)
-        lines.append(f"deleted {result['dropped']} older versions")
-    elif prepared.new.folder != prepared.old.folder:
-        back = prepared.old.info.get("encoder") or "OLDMODEL"
-        lines.append(
-            f"the old version is kept: `adaptkit embed migrate {folder} {back}` goes back, encoding nothing"
-        )
-        next_step = f"adaptkit embed migrate {folder} {model} --drop-old, when nobody wants to go back"
-    lines.append(f"next: {next_step}")
-    return Outcome("\n".join(lines), {**result, "next": next_step})
-
-
-def _describe(prepared: Prepared, model: str) -> tuple[list[str], dict[str, Any]]:
-    """Say what was encoded, and what was there."""
-    info, result = prepared.new.info, {"folder": str(prepared.folder), "encoded": prepared.num_encoded}
-    result |= {name: getattr(prepared, name).info["model"] for name in ("old", "new")}
-    if prepared.new.folder == prepared.old.folder:
-        return [f"{prepared.folder} answers {model} already: nothing was encoded"], result
-    if not prepared.num_encoded:
-        return [f"the vectors of {model} are there: nothing was encoded"], result
-    return [
-        f"encoded {prepared.num_encoded:,} documents with {model}: vectors of {info['dimensions']}"
-    ], result
-
-
-def _compare(prepared: Prepared, encoder: Encoder, queries: list[str]) -> Overlap:
-    from adaptkit.embed.migration import overlap_of, overlap_on
-    from adaptkit.embed.searcher import encoder_of
-
-    if not queries:
-        return overlap_of(prepared.old, prepared.new)
-    return overlap_on(prepared.old, encoder_of(prepared.old), prepared.new, encoder, queries)
-
-
-def _overlap_lines(found: Overlap) -> list[str]:
-    low, high = found.interval()
-    lines = [
-        f"in common among the {found.depth} best: {found.mean:.0%} [{low:.0%}, {high:.0%}], of {found.asked}",
-        "least in common:",
-    ]
-    for question, share in found.least():
-        shown = question if len(question) <= SHOWN_CHARS else f"{question[: SHOWN_CHARS - 3]}..."
-        lines.append(f"  {share:.0%}  {' '.join(shown.split())}")
-    return lines
-
-
-def _as_json(found: Overlap) -> dict[str, Any]:
-    return {
-        "asked": found.asked,
-        "depth": found.depth,
-        "mean": found.mean,
-        "interval": list(found.interval()),
-        "least": [{"question": question, "share": share} for question, share in found.least()],
-    }
+        return index.search(served, queries, k, **options)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from adaptkit.serve.bench_results import Price
     from adaptkit.serve.engine.command import Launch
     from adaptkit.serve.engine.launches import ModelWord
+    from adaptkit.serve.gateway.router import Search
     from adaptkit.serve.limits import Limits
 
 app = typer.Typer()
@@ -48,6 +49,9 @@ MaxTokens = Annotated[
     int, typer.Option(help="Tokens a request may ask for; 0 for no limit.", min=0, max=HIGHEST)
 ]
 Rate = Annotated[int, typer.Option(help="Requests per minute and key; 0 for no limit.", min=0, max=HIGHEST)]
+IndexFolder = Annotated[
+    Path | None, typer.Option("--index", metavar="INDEX", help="Answer /v1/search over this index.")
+]
 Print = Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")]
 
 Formats = Annotated[
@@ -82,6 +86,7 @@ Out = Annotated[
         "adaptkit serve runs/quickstart-1a2b3c4d --arm generic+lora --arm scratch+full --port 9000",
         "adaptkit serve teacher=runs/pretrain-1a2b3c4d student=runs/distill-5e6f7a8b vectors=models/embedder",
         "adaptkit serve base=models/general notes=runs/finetune-9c0d1e2f/adapter",
+        "adaptkit serve vectors=models/minilm judge=runs/rerank-1a2b3c4d --index index",
         "adaptkit serve runs/quickstart-1a2b3c4d --format int8 --print",
         "adaptkit serve models/large -- --tensor-parallel-size 4 --max-model-len 8192",
     ],
@@ -100,6 +105,7 @@ def serve(
     max_body: MaxBody = 1_048_576,
     max_tokens: MaxTokens = 4096,
     rate: Rate = 6000,
+    index: IndexFolder = None,
     print_: Print = False,
 ) -> Outcome:
     """Serve models behind an OpenAI-compatible endpoint.
@@ -124,9 +130,16 @@ def serve(
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
     layout_check.check(launch.source for launch in planned)
+    if index is not None:
+        from adaptkit.serve.gateway.search_answers import check_index
+
+        if print_:
+            fix = "leave one of them out"
+            raise ConfigError("vLLM alone searches no index", where="--index with --print", fix=fix)
+        check_index(index, [launch.source for launch in planned])
     if print_:
         return _print_commands(planned, notes, port, host, keys, limits)
-    return _run_server(planned, notes, port, host, keys, limits)
+    return _run_server(planned, notes, port, host, keys, limits, index)
 
 
 def _print_commands(
@@ -141,7 +154,13 @@ def _print_commands(
 
 
 def _run_server(
-    launches: list[Launch], notes: list[str], port: int, host: str, keys: Keys, limits: Limits
+    launches: list[Launch],
+    notes: list[str],
+    port: int,
+    host: str,
+    keys: Keys,
+    limits: Limits,
+    index: Path | None,
 ) -> Outcome:
     """Start every engine and answer requests until a signal stops this process."""
     from adaptkit.serve import api_keys
@@ -171,8 +190,14 @@ def _run_server(
         status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
 
     at_once = load_at_once(launches[0].hardware)
+    search: Search | None = None
+    if index is not None:
+        from adaptkit.serve.gateway.search_answers import SearchAnswers
+
+        search = SearchAnswers(index, engines).answer
     try:
-        Server(engines, listening, keys, limits, at_once=at_once, on_ready=say_ready).run()
+        server = Server(engines, listening, keys, limits, at_once=at_once, search=search, on_ready=say_ready)
+        server.run()
     finally:
         if preloaded is not None:
             preloaded.close()

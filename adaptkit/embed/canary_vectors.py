@@ -1,11 +1,10 @@
 """Canaries: a handful of fixed texts whose vectors are kept, so that a model is known by its answers.
 
-    canaries = make_canaries(encoder)          # when documents are encoded
     check_canaries(canaries, embedder, "index")  # ModelError where it does not give these vectors any more
 
 A folder is known by its digest, but the libraries that compute with it change; a server shows no digest at
 all. Both must repeat the canaries within what rounding alone moves them, which is measured when they are
-made.
+made (`embed.canary_noise`). Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,11 +14,8 @@ from itertools import combinations
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 
-from adaptkit.embed.encoder import Encoder
 from adaptkit.errors import ModelError
-from adaptkit.models.jitter import jittered
 from adaptkit.run_record import Record
 
 TEXTS = (
@@ -33,6 +29,8 @@ TEXTS = (
     ),
 )
 """Prose, code, numbers, other scripts, and a text that is longer than most encoders read."""
+CANARIES = "canaries.json"
+"""The file that holds them, beside vectors."""
 FIRST = 1
 """The one that is sent along with every request to a model without a digest."""
 TIMES_NOISE = 8.0
@@ -41,8 +39,7 @@ FLOOR = 2e-6
 """Share of a vector: what float32 kernels differ by at least."""
 BLIND = 0.5
 """Most that a tolerance may be, as a share of the distance between vectors of different texts."""
-DRAWS, SHOWN_CHARS = 2, 60
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHOWN_CHARS = 60
 
 
 class Canaries(Record):
@@ -80,22 +77,6 @@ class Embedder(Protocol):
     def check_products(self) -> None: ...
 
     def encode_queries(self, texts: Sequence[str], dimensions: int = 0) -> np.ndarray: ...
-
-
-def make_canaries(encoder: Encoder, dimensions: int = 0) -> Canaries:
-    """Encode the fixed texts as queries, and measure what rounding moves them by."""
-    vectors_ND = encoder.encode_queries(TEXTS, dimensions)
-    noise = {}
-    for name, dtype in PRECISIONS.items():
-        largest = 0.0
-        for seed in range(DRAWS):
-            with jittered(encoder.model, torch.finfo(dtype).eps / 2, seed):
-                moved_ND = encoder.encode_queries(TEXTS, dimensions)
-            largest = max(largest, float(distances(vectors_ND, moved_ND).max()))
-        noise[name] = float(f"{largest:.3g}")
-    words = encoder.layout.prompt(encoder.layout.prompt_if_any("query"))
-    rows = tuple(tuple(float(f"{value:.7g}") for value in row) for row in vectors_ND)
-    return Canaries(texts=TEXTS, words=words, vectors=rows, precision=encoder.precision, noise=noise)
 
 
 def distances(expected_ND: np.ndarray, got_ND: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from adaptkit.config import Config, Count, Magnitude, Tokens, in_unit
 from adaptkit.data.readers import DataConfig
 from adaptkit.trainer.config import TrainerConfig
 
+OWN_LIMIT = "max_seq_length in the model's sentence_bert_config.json"
+"""What changes after how many tokens a finished encoder cuts texts."""
 Loss = Literal["infonce", "symmetric", "triplet", "cosine", "margin", "simcse", "tsdae"]
 
 

@@ -1,8 +1,9 @@
 """Encode a corpus: streamed, resumable, the same vectors whether it was interrupted or not.
 
-    vectors/  vectors.npy + ids.jsonl (ids, and how each text begins), or vectors.parquet
-              encoding.json   what made them: the model, and the files with their digests
-              canaries.json   fixed texts with their vectors, by which the model is known again
+    vectors/  documents.jsonl   the documents, and the passages that long ones are cut into
+              vectors.npy       a row for each passage, in that order; or vectors.parquet, a table with texts
+              encoding.json     what made them: the model, and the files with their digests
+              canaries.json     fixed texts with their vectors, by which the model is known again
 
 Documents are read and encoded a window at a time; each window is a part that appears whole or not at all. A
 killed run goes on after the last part. At the end the parts become one file.
@@ -14,10 +15,9 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,26 +27,28 @@ import pyarrow.parquet as parquet
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from adaptkit.data.beir import titled_text
-from adaptkit.data.files import find_files, records
-from adaptkit.data.records import Fault
+from adaptkit.data.cut_texts import CutTexts, tell_cuts
+from adaptkit.data.files import find_files
 from adaptkit.disk import allocate, whole_file
-from adaptkit.embed.canary_vectors import make_canaries
+from adaptkit.embed.canary_noise import make_canaries
+from adaptkit.embed.canary_vectors import CANARIES
+from adaptkit.embed.config import OWN_LIMIT
 from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.passage_spans import PassageSpans
+from adaptkit.embed.stored_documents import FILE as DOCUMENTS
+from adaptkit.embed.stored_documents import Document, StoredDocuments, read_documents, write_documents
 from adaptkit.errors import DataError
-from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_json, write_jsonl, write_sealed
+from adaptkit.run import digest, file_digest, read_jsonl, read_sealed, write_json, write_sealed
 from adaptkit.seal import check_listed
 
 Format = Literal["npy", "parquet"]
-WINDOW = 4096
-"""Documents sorted by length together, and lost at most by a kill."""
+WINDOW, WINDOW_CHARS = 4096, 1 << 22
+"""Documents, or characters of them, sorted by length together, and lost at most by a kill."""
 SHOW_EVERY_S = 5.0
 SHOWN_CHARS = 160
-"""Of a document's text, kept beside its id for people who search."""
+"""Of a document's text, shown beside its id to people who search."""
 INFO = "encoding.json"
-CANARIES = "canaries.json"
-PAYLOAD = ("ids.jsonl", "vectors.npy", "vectors.parquet", CANARIES)
-_ID_NAMES = ("_id", "id")
+PAYLOAD = (DOCUMENTS, "vectors.npy", "vectors.parquet", CANARIES)
 
 
 @dataclass(frozen=True)
@@ -67,51 +69,33 @@ class Encoding:
         if not info.get("finished"):
             raise DataError("holds no finished encoding", where=str(folder), fix=fix)
         check_listed(folder, info, "delete it and encode again")
+        if not (folder / DOCUMENTS).exists():
+            what = "holds no texts: an earlier release made it"
+            raise DataError(what, where=str(folder), fix="delete it and encode again")
         return cls(folder, info)
 
     def vectors(self) -> np.ndarray:
-        """Float32 [N, D]; npy is mapped, not read."""
+        """Float32 [N, D], a row for each passage; npy is mapped, not read."""
         if self.info["format"] == "npy":
             return np.load(self.folder / "vectors.npy", mmap_mode="r")
-        column = self._table(["vector"]).column("vector").combine_chunks()
+        table = parquet.read_table(self.folder / "vectors.parquet", columns=["vector"])
+        column = table.column("vector").combine_chunks()
         return column.flatten().to_numpy().reshape(-1, self.info["dimensions"])
 
+    def documents(self) -> StoredDocuments:
+        """The documents, in the order of their passages' vectors."""
+        return StoredDocuments(self.folder / DOCUMENTS)
+
     def ids(self) -> list[str]:
-        return [row["id"] for row in self.documents()]
-
-    def documents(self) -> list[dict[str, str]]:
-        """The id of each document, and how its text begins; encodings of earlier releases lack that."""
-        if self.info["format"] == "npy":
-            return list(read_jsonl(self.folder / "ids.jsonl"))
-        names = parquet.read_schema(self.folder / "vectors.parquet").names
-        return self._table([name for name in ("id", "text") if name in names]).to_pylist()
-
-    def _table(self, columns: list[str]) -> Any:
-        return parquet.read_table(self.folder / "vectors.parquet", columns=columns)
+        return self.documents().ids
 
 
 def documents(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """(id, text) of every record, as the files stream by: `_id` or `id`, else `file:line`; a title stands
-    before its text.
+    """(id, text) of every record, as the files stream by; a title stands before its text.
 
-    Raises: DataError at `file:line` for a record without text.
+    Raises: as `read_documents`.
     """
-    return ((name, text) for name, text, _ in _placed(files))
-
-
-def _placed(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
-    """(id, text, `file:line`) of every record."""
-    for file in files:
-        for line, record in records(file):
-            where = f"{file}:{line}"
-            if isinstance(record, Fault):
-                raise DataError(record.what, where=where, fix=record.fix)
-            text = record.get("text")
-            if not isinstance(text, str):
-                fix = "give rows with `text`, and `_id` or `id`"
-                raise DataError("no column 'text'", where=where, fix=fix)
-            name = next((str(record[key]) for key in _ID_NAMES if key in record), f"{file.name}:{line}")
-            yield name, titled_text(record, text), where
+    return ((document.id, document.passage((0, len(document.text)))) for document in read_documents(files))
 
 
 def encode_files(
@@ -122,33 +106,71 @@ def encode_files(
     prompt: str | None = None,
     dimensions: int = 0,
     format: Format = "npy",
-    total: int = 0,
+    whole: bool = False,
 ) -> Encoding:
     """Encode all documents of some files into `out`; what is finished there already is not done again.
 
     Args:
         prompt: name of the prompt before each text; None is the model's default.
-        total: documents, where their number is known: for those who watch.
+        whole: give each document one vector, of as much as the model reads; else long ones are cut.
     Raises: DataError for unreadable rows, ids that occur twice, or a folder that holds the vectors of
         something else.
     """
-    out = Path(out)
     files, _ = find_files(patterns)
     sources = [(str(file.absolute()), file_digest(file)) for file in files]
-    size = dimensions or encoder.size
+    made_of = digest([sha256 for _, sha256 in sources])
+    return encode_documents(
+        encoder,
+        read_documents(files),
+        out,
+        made_of,
+        sources=[{"file": file, "sha256": sha256} for file, sha256 in sources],
+        prompt=prompt,
+        dimensions=dimensions,
+        format=format,
+        whole=whole,
+    )
+
+
+def encode_documents(
+    encoder: Encoder,
+    documents: Iterable[Document],
+    out: str | Path,
+    made_of: str,
+    *,
+    sources: Sequence[dict[str, str]] = (),
+    prompt: str | None = None,
+    dimensions: int = 0,
+    format: Format = "npy",
+    whole: bool = False,
+    total: int = 0,
+) -> Encoding:
+    """Encode documents as `encode_files` does.
+
+    Args:
+        made_of: a digest of them, by which a killed run knows that they are the same.
+        sources: where they come from, for the record.
+        total: their number, where it is known: for those who watch.
+    Raises: as `encode_files`.
+    """
+    out, size = Path(out), dimensions or encoder.size
     settings = {
         "model": encoder.digest,
-        "files": digest([sha256 for _, sha256 in sources]),
+        "files": made_of,
         "prompt": encoder.layout.prompt(prompt),
+        "prompt_name": prompt,
         "dimensions": size,
         "normalised": encoder.layout.normalised,
         "format": format,
+        "whole": whole,
     }
     if not _is_finished(out, settings):
         write_sealed(out / INFO, {**settings, "finished": False})
-        parts = _encode(encoder, files, out, prompt, dimensions, total)
-        made = {"count": _join(out, parts, format, size), "encoder": encoder.place}
-        made["sources"] = [{"file": file, "sha256": sha256} for file, sha256 in sources]
+        before, encoder.cut = encoder.cut, CutTexts()
+        parts = _encode(encoder, documents, out, settings, total)
+        tell_cuts({"texts": encoder.cut}, OWN_LIMIT)
+        encoder.cut = encoder.cut.plus(before)
+        made = {**_join(out, parts, format, size), "encoder": encoder.place, "sources": list(sources)}
         write_json(out / CANARIES, make_canaries(encoder, size).model_dump(mode="json"))
         listed = {name: file_digest(out / name) for name in PAYLOAD if (out / name).exists()}
         write_sealed(out / INFO, {**settings, **made, "files_written": listed, "finished": True})
@@ -172,26 +194,43 @@ def _is_finished(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _encode(
-    encoder: Encoder, files: list[Path], out: Path, prompt: str | None, dimensions: int, total: int
+    encoder: Encoder, documents: Iterable[Document], out: Path, settings: dict[str, Any], total: int
 ) -> list[Path]:
     """Write the parts that are missing; returns all of them in order."""
-    stream, parts, seen = _placed(files), list[Path](), dict[str, str]()
+    prompt, size = settings["prompt_name"], settings["dimensions"]
+    spans = None if settings["whole"] else PassageSpans(encoder, prompt)
+    parts, seen = list[Path](), dict[str, str]()
     (out / "parts").mkdir(parents=True, exist_ok=True)
     with progress("encoded", total) as show:
-        while window := list(islice(stream, WINDOW)):
-            for name, _, where in window:
-                if name in seen:
-                    what = f"the id '{name}' is given twice, first at {seen[name]}"
-                    raise DataError(what, where=where, fix="give every document an id of its own")
-                seen[name] = where
+        for window in _windows(documents):
+            for document in window:
+                if document.id in seen:
+                    what = f"the id '{document.id}' is given twice, first at {seen[document.id]}"
+                    raise DataError(what, where=document.where, fix="give every document an id of its own")
+                seen[document.id] = document.where
             part = out / "parts" / f"{len(parts):06d}.npy"
             if not part.exists():
-                texts = [text for _, text, _ in window]
-                rows = [{"id": name, "text": beginning(text)} for name, text, _ in window]
-                _write_part(part, rows, encoder.encode(texts, prompt=prompt, dimensions=dimensions))
+                cut = [
+                    replace(each, spans=spans.of(each) if spans else ((0, len(each.text)),))
+                    for each in window
+                ]
+                texts = [text for document in cut for text in document.passages()]
+                _write_part(part, cut, encoder.encode(texts, prompt=prompt, dimensions=size))
             parts.append(part)
             show(len(seen))
     return parts
+
+
+def _windows(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    window, num_chars = list[Document](), 0
+    for document in documents:
+        window.append(document)
+        num_chars += len(document.text)
+        if len(window) >= WINDOW or num_chars >= WINDOW_CHARS:
+            yield window
+            window, num_chars = [], 0
+    if window:
+        yield window
 
 
 def beginning(text: str, most: int = SHOWN_CHARS) -> str:
@@ -202,54 +241,64 @@ def beginning(text: str, most: int = SHOWN_CHARS) -> str:
     return line
 
 
-def _write_part(part: Path, rows: list[dict[str, str]], vectors_ND: np.ndarray) -> None:
+def _write_part(part: Path, documents: list[Document], vectors_ND: np.ndarray) -> None:
     """The documents first: the vectors' file is what says that a part is there."""
-    write_jsonl(part.with_suffix(".jsonl"), rows)
+    write_documents(part.with_suffix(".jsonl"), documents)
     with whole_file(part, vectors_ND.nbytes) as temporary, temporary.open("wb") as file:
         np.save(file, vectors_ND)
 
 
-def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> int:
-    """Make one file of vectors with their ids, a part at a time in memory; returns the number of vectors."""
+def _join(out: Path, parts: list[Path], format: Format, dimensions: int) -> dict[str, int]:
+    """Make one file of vectors and one of documents, a part at a time in memory; returns their numbers."""
     for leftover in out.glob(".vectors.*.tmp"):  # of a killed process
         leftover.unlink()
-    rows = [list(read_jsonl(part.with_suffix(".jsonl"))) for part in parts]
+    texts = [part.with_suffix(".jsonl") for part in parts]
+    num_bytes = sum(path.stat().st_size for path in texts)
+    with whole_file(out / DOCUMENTS, num_bytes) as temporary, temporary.open("wb") as file:
+        for path in texts:
+            file.write(path.read_bytes())
+    passages = [len(spans) for spans in StoredDocuments(out / DOCUMENTS).spans]
+    counts = {"count": sum(passages), "documents": len(passages), "cut": sum(num > 1 for num in passages)}
     if format == "npy":
-        _join_npy(out, parts, rows, dimensions)
+        _join_npy(out, parts, counts["count"], dimensions)
     else:
-        _join_parquet(out, parts, rows, dimensions)
-    return sum(map(len, rows))
+        _join_parquet(out, parts, counts["count"], dimensions)
+    return counts
 
 
-def _join_npy(out: Path, parts: list[Path], rows: list[list[dict[str, str]]], dimensions: int) -> None:
-    shape, start = (sum(map(len, rows)), dimensions), 0
-    with whole_file(out / "vectors.npy", 4 * shape[0] * dimensions) as temporary:
-        whole_ND = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+def _join_npy(out: Path, parts: list[Path], count: int, dimensions: int) -> None:
+    start = 0
+    with whole_file(out / "vectors.npy", 4 * count * dimensions) as temporary:
+        whole_ND = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.float32, shape=(count, dimensions)
+        )
         allocate(temporary)
         for part in parts:
             vectors_ND = np.load(part)
             whole_ND[start : start + len(vectors_ND)] = vectors_ND
             start += len(vectors_ND)
         whole_ND.flush()
-    write_jsonl(out / "ids.jsonl", (row for part in rows for row in part))
 
 
-def _join_parquet(out: Path, parts: list[Path], rows: list[list[dict[str, str]]], dimensions: int) -> None:
+def _join_parquet(out: Path, parts: list[Path], count: int, dimensions: int) -> None:
+    """A table for other programs: of each passage its document's id, its characters, its text, its vector."""
     vector = pa.list_(pa.float32(), dimensions)
-    schema = pa.schema([("id", pa.string()), ("text", pa.string()), ("vector", vector)])
-    num_bytes = 4 * dimensions * sum(map(len, rows))
+    columns = [("id", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("text", pa.string())]
+    schema = pa.schema([*columns, ("vector", vector)])
     with (
-        whole_file(out / "vectors.parquet", num_bytes) as temporary,
+        whole_file(out / "vectors.parquet", 4 * count * dimensions) as temporary,
         parquet.ParquetWriter(temporary, schema) as writer,
     ):
-        for part, documents_of_part in zip(parts, rows, strict=True):
-            flat = pa.array(np.load(part).reshape(-1), pa.float32())
-            words = [
-                pa.array([row.get(name, "") for row in documents_of_part], pa.string())
-                for name in ("id", "text")
+        for part in parts:
+            documents = [Document.of(row) for row in read_jsonl(part.with_suffix(".jsonl"))]
+            rows = [
+                (each.id, *span, each.text[span[0] : span[1]]) for each in documents for span in each.spans
             ]
-            columns = [*words, pa.FixedSizeListArray.from_arrays(flat, dimensions)]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            values: Iterable[Any] = zip(*rows, strict=True) if rows else [[]] * len(columns)
+            arrays = [pa.array(list(each), kind) for each, (_, kind) in zip(values, columns, strict=True)]
+            flat = pa.array(np.load(part).reshape(-1), pa.float32())
+            table = [*arrays, pa.FixedSizeListArray.from_arrays(flat, dimensions)]
+            writer.write_table(pa.Table.from_arrays(table, schema=schema))
 
 
 @contextmanager

@@ -18,7 +18,8 @@ import numpy as np
 from adaptkit.data.beir import RetrievalSet
 from adaptkit.data.bm25 import Bm25, content_terms
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.hybrid import FUSIONS, WORDS, Fusion, both_scores, choose_fusion
+from adaptkit.embed.fusion import FUSIONS, WORDS, Fusion
+from adaptkit.embed.hybrid import both_scores, choose_fusion
 from adaptkit.embed.retrieval_metrics import ranked
 
 

@@ -2,9 +2,10 @@
 
     index/
       current.json       {"version": "v-0f3a5c7e9b1d"}
-      v-0f3a5c7e9b1d/    index.json, ids.jsonl, vectors.npy or index.faiss, canaries.json
+      v-0f3a5c7e9b1d/    index.json, documents.jsonl, vectors.npy or index.faiss, canaries.json; after updates
+                         also added.jsonl, added.npy, gone.json
       v-7d2b90aa41c6/    the one before, until it is dropped
-      next-b2a66ad5f2c1/ an encoding that a migration has begun
+      next-b2a66ad5f2c1/ an encoding that a migration or an update has begun
 
 Replacing that file is one step, so a reader meets one version or the other, whole. An index of an earlier
 release has its files in the folder itself: they are a version too.
@@ -20,7 +21,11 @@ from adaptkit.errors import DataError
 from adaptkit.run import read_sealed, write_sealed
 
 INFO, POINTER = "index.json", "current.json"
-FILES = (INFO, "ids.jsonl", "vectors.npy", "index.faiss", "canaries.json")
+FAISS, EXACT = "index.faiss", "vectors.npy"
+ADDED, ADDED_DOCUMENTS, GONE = "added.npy", "added.jsonl", "gone.json"
+"""What an update writes beside the files of the version before, which it links to."""
+FILES = (INFO, "ids.jsonl", EXACT, FAISS, "canaries.json")
+"""Of an index of an earlier release."""
 _VERSION, _NEXT = re.compile(r"v-[0-9a-f]{12}"), re.compile(r"next-[0-9a-f]{12}")
 _TEMPORARY = re.compile(r"\..+\.(tmp|old)")
 

@@ -35,8 +35,13 @@ def retrieval_row(query: str, ranking: Sequence[str], grades: Mapping[str, int])
 
 
 def ranked(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list[str]:
-    """The best `depth` names, highest score first, equal scores in descending order of name as trec_eval
-    breaks ties.
+    """The best `depth` names, as `ranked_places` orders them."""
+    return [names[place] for place in ranked_places(scores, names, depth)]
+
+
+def ranked_places(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list[int]:
+    """Places of the best `depth` names, highest score first, equal scores in descending order of name as
+    trec_eval breaks ties.
 
     Args:
         scores: float [num_names].
@@ -47,7 +52,7 @@ def ranked(scores: np.ndarray, names: Sequence[str], depth: int = DEPTH) -> list
         candidates = np.flatnonzero(scores >= least)
     by_name = sorted(candidates.tolist(), key=lambda i: names[i], reverse=True)
     order = np.argsort(-scores[by_name], kind="stable")
-    return [names[by_name[i]] for i in order[:depth]]
+    return [by_name[i] for i in order[:depth]]
 
 
 def ndcg(row: Row, k: int = 10) -> float:

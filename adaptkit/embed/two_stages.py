@@ -19,7 +19,7 @@ import numpy as np
 from adaptkit.data.beir import RetrievalSet
 from adaptkit.embed.cross_encoder import CrossEncoder
 from adaptkit.embed.first_stage import FirstStage
-from adaptkit.embed.hybrid import Fusion
+from adaptkit.embed.fusion import Fusion
 from adaptkit.embed.retrieval_metrics import DEPTH, PER_QUERY, ranked, retrieval_row
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)

@@ -23,7 +23,7 @@ from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.counters import Metrics
 from adaptkit.serve.gateway.guard import Guard
-from adaptkit.serve.gateway.router import Router
+from adaptkit.serve.gateway.router import Router, Search
 from adaptkit.serve.gateway.text_prompts import OWN_FIELDS
 from adaptkit.serve.limits import Limits
 
@@ -50,6 +50,7 @@ class Server:
         listening: a bound socket.
         keys, limits: the guard's.
         at_once: engines that load at the same time; the others wait.
+        search: what answers /v1/search; None where no index is served.
         on_ready: called once, when every engine has answered, with the names of their models.
     """
 
@@ -61,13 +62,14 @@ class Server:
         limits: Limits,
         *,
         at_once: int = 1,
+        search: Search | None = None,
         on_ready: Callable[[list[str]], None] = lambda names: None,
     ):
         self.engines, self.listening, self.on_ready = list(engines), listening, on_ready
         self.failed: Exception | None = None
         self._turn = asyncio.Semaphore(at_once)
         metrics = Metrics(CollectorRegistry())
-        self.router = Router(self.engines, metrics)
+        self.router = Router(self.engines, metrics, search)
         guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics, OWN_FIELDS)
         config = uvicorn.Config(
             guarded,

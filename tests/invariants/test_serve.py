@@ -31,6 +31,8 @@ from real_server import KEY, LENGTH, Served, command_of
 from adaptkit import models
 from adaptkit.client.likelihood import http_bits_per_byte
 from adaptkit.client.openai import Client
+from adaptkit.embed.encoder import Encoder
+from adaptkit.embed.index import Index
 from adaptkit.models.control_tokens import control_tokens, encode_rendered
 from adaptkit.serve.gateway import routes
 
@@ -159,6 +161,20 @@ def test_embeddings_are_those_of_transformers(served: Served, tiny_text: list[st
                 .mean(0)
             )
         assert torch.cosine_similarity(hidden, torch.tensor(vector), dim=0) > 0.999
+
+
+def test_a_search_finds_what_the_index_finds_with_the_model_that_made_it(served: Served) -> None:
+    index, encoder = Index.open(served.folder / "index"), Encoder.load(served.folder / "vectors")
+    query, filter = index.document(3).text, {"even": ["false"]}
+    wanted = {hit.id: hit for hit in index.search(encoder, [query], 10, filter=filter)[0]}
+    found = served.post("/v1/search", json={"query": query, "filter": {"even": False}}).json()
+    assert found["model"] == "vectors" and found["ranked_by"] == "words and vectors"
+    assert found["hits"][0]["text"] == query
+    assert {hit["id"] for hit in found["hits"]} == wanted.keys()
+    judged = served.post("/v1/search", json={"query": query, "rerank": "pairs", "top_k": 5}).json()["hits"]
+    relevance = served.client.rerank("pairs", query, [hit["text"] for hit in judged])
+    assert [hit["relevance"] for hit in judged] == pytest.approx(relevance, abs=0.01)
+    assert relevance == sorted(relevance, reverse=True)
 
 
 def test_classes_are_those_of_transformers(served: Served, tiny_text: list[str]) -> None:
@@ -410,6 +426,7 @@ FIELDS = {
         "request_id",
         "use_activation",
     ],
+    "/v1/search": ["query", "top_k", "filter", "every_passage", "rerank", "rerank_depth", "rerank_share"],
     "/tokenize": ["prompt", "messages", "add_special_tokens", "return_token_strs", "chat_template_kwargs"],
     "/detokenize": ["tokens"],
 }
@@ -428,6 +445,7 @@ BASES = {
     "/rerank": {"model": "vectors", "query": "a", "documents": ["b"]},
     "/v1/rerank": {"model": "pairs", "query": "a", "documents": ["b", "c"]},
     "/v2/rerank": {"model": "pairs", "query": "a", "documents": ["b"]},
+    "/v1/search": {"query": "a", "rerank": "pairs"},
     "/tokenize": {"model": "writer", "prompt": "a"},
     "/detokenize": {"model": "writer", "tokens": [1]},
 }

@@ -36,6 +36,7 @@ FREE_SCHEMAS = (
     "chat_template_kwargs",
     "logit_bias",
     "metadata",
+    "filter",
 )
 """Fields within which callers choose the names: a tool may well have an argument `image_url`."""
 _MEDIA = re.compile(r"(input_)?(image|audio|video|file)(_url|_embeds|_pil)?|\w+_url|\w+_embeds")

@@ -2,7 +2,7 @@
 
 vLLM answers as if a field that it does not know were not there: `temprature` samples at the default,
 `functions` gives no call. What is here is what vLLM 0.32 reads, which a test holds against vLLM itself, and
-what OpenAI's, Cohere's and Jina's clients may send beside it.
+what OpenAI's, Cohere's and Jina's clients may send beside it; and the fields of routes of our own.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ READ_BY_VLLM: dict[str, frozenset[str]] = {
     "/detokenize": _words("model tokens"),
 }
 """Route -> the fields that vLLM 0.32 reads there."""
+OURS: dict[str, frozenset[str]] = {
+    "/v1/search": _words("query top_k filter every_passage rerank rerank_depth rerank_share")
+}
+"""Routes that vLLM does not have -> their fields."""
 WITHOUT_EFFECT = _words(
     """metadata prediction prompt_cache_key prompt_cache_options prompt_cache_retention return_documents
     safety_identifier service_tier store user"""
@@ -89,7 +93,7 @@ INSTEAD = {
     "extra_body": "put its fields beside the others, as the argument of this name of the openai package does",
 }
 """Fields that are known and not served -> what to do."""
-_ACCEPTED = {path: fields | WITHOUT_EFFECT for path, fields in READ_BY_VLLM.items()}
+_ACCEPTED = {path: fields | WITHOUT_EFFECT for path, fields in {**READ_BY_VLLM, **OURS}.items()}
 
 
 def check_fields(path: str, body: dict[str, Any], own: Collection[str] = ()) -> None:

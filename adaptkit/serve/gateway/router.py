@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,9 @@ NOT_COMPILED = (
     "time that is allowed: make it simpler, for example without a large `maxLength` or nested repeats"
 )
 _HEADERS = {"content-type": JSON, "accept-encoding": "identity"}
+NO_INDEX = "this server has no index to search: start it with --index FOLDER"
+Search = Callable[[dict[str, Any]], Awaitable[bytes]]
+"""Takes the body of a search, gives that of its answer, or raises Refused."""
 GONE = 499  # the caller went away; nobody reads this status, logs and metrics do
 
 log = logging.getLogger("adaptkit.serve")
@@ -82,11 +85,12 @@ class Router:
     Args:
         engines: in the order in which their models are listed.
         metrics: the guard's, shown at /metrics beside those of the engines.
+        search: what answers /v1/search; None where no index is served.
     """
 
-    def __init__(self, engines: Sequence[Engine], metrics: Metrics):
+    def __init__(self, engines: Sequence[Engine], metrics: Metrics, search: Search | None = None):
         self.engines, self.metrics, self.created = list(engines), metrics, int(time.time())
-        self.relay = Relay()
+        self.relay, self._search = Relay(), search
         self._under_way: Counter[str] = Counter()
         self._prompts = {
             engine.name: read_prompts(engine.launch.source.folder)
@@ -100,7 +104,7 @@ class Router:
 
     def application(self, lifespan: Lifespan[Starlette] | None = None) -> ASGIApp:
         """Build an ASGI application of the routes in the table."""
-        asking = {path for path, route in routes.ROUTES.items() if route.kinds}
+        asking = {path for path, route in routes.ROUTES.items() if route.method == "POST"}
         answers = [
             Route(routes.HEALTH, self.health),
             Route(routes.METRICS, self.show_metrics),
@@ -173,6 +177,11 @@ class Router:
     async def _answer(self, scope: Scope, send: Send) -> None:
         body: dict[str, Any] = scope[PARSED]
         try:
+            if scope["path"] == routes.SEARCH:
+                if self._search is None:
+                    raise Refused(404, NO_INDEX)
+                await _Reply(200, await self._search(body)).send(send)
+                return
             engine, name = self._choose(scope["path"], body)
             content = self._with_prompts(engine, scope["path"], body) or scope[RAW]
         except Refused as refused:

@@ -23,12 +23,14 @@ class Route:
 
     method: str
     kinds: tuple[ServedKind, ...] = ()
-    """Empty where the request asks no model."""
+    """Empty where the request names no model."""
     open: bool = False
 
 
 HEALTH, METRICS, MODELS, VERSION = "/health", "/metrics", "/v1/models", "/version"
 CLASSIFY = "/classify"
+SEARCH = "/v1/search"
+"""Of ours: vLLM has nothing like it."""
 ROUTES: dict[str, Route] = {
     HEALTH: Route("GET", open=True),
     METRICS: Route("GET"),
@@ -44,6 +46,7 @@ ROUTES: dict[str, Route] = {
     "/rerank": Route("POST", PAIRS),
     "/v1/rerank": Route("POST", PAIRS),
     "/v2/rerank": Route("POST", PAIRS),
+    SEARCH: Route("POST"),
     "/tokenize": Route("POST", EVERY),
     "/detokenize": Route("POST", EVERY),
 }

@@ -18,7 +18,7 @@ from adaptkit.data.overlap import overlap
 from adaptkit.data.readers import DataConfig, Dataset, Row, read
 from adaptkit.data.words import words
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.hybrid import FUSING
+from adaptkit.embed.fusion import FUSING
 from adaptkit.errors import DataError
 from adaptkit.finetune.prompt_passages import Lookup, Retriever
 from adaptkit.finetune.prompt_template import question_and_answer
