@@ -17,10 +17,19 @@ import httpx
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from tiny_served import MODULE, SMALL, pair, write_adapter, write_bases, write_model, write_shapes
+from tiny_served import (
+    MODULE,
+    SMALL,
+    pair,
+    write_adapter,
+    write_bases,
+    write_complete,
+    write_model,
+    write_shapes,
+)
 
 from adaptkit.cli import app, console
-from adaptkit.errors import ConfigError
+from adaptkit.errors import ConfigError, ModelError
 from adaptkit.serve.engine import adapter_folder
 from adaptkit.serve.engine.adapter_calls import LOAD, UNLOAD, AdapterCalls
 from adaptkit.serve.engine.adapter_folder import AdapterFolder, largest_rank
@@ -96,6 +105,24 @@ def test_a_folder_that_cannot_be_read_changes_nothing(folder: AdapterFolder) -> 
     assert set(folder.adapters) == folder.present == {"notes"}
 
 
+def test_the_copy_must_be_signed_where_a_key_is_given(
+    folder: AdapterFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(copy: Path, key: Path) -> None:
+        assert copy.is_relative_to(tmp_path / "store") and key == tmp_path / "key.pem"
+        if not (copy / "model.sig").is_file():
+            raise ModelError("is not signed", where=str(copy))
+
+    monkeypatch.setattr(adapter_folder, "verify_signature", verify)
+    folder._signed_by = tmp_path / "key.pem"
+    for name in ("signed", "unsigned"):
+        write_adapter(folder.folder / name, folder._bases[0].folder)
+    (folder.folder / "signed" / "model.sig").write_text("{}")
+    folder.scan()
+    folder.scan()
+    assert set(folder.adapters) == {"signed"} and "is not signed" in folder.refused["unsigned"]
+
+
 def test_there_is_room_for_the_largest_rank_at_the_start(tmp_path: Path) -> None:
     assert largest_rank(tmp_path) == 16
     write_adapter(tmp_path / "a", r=24)
@@ -120,7 +147,7 @@ def test_room_becomes_flags_and_replicas_become_processes(tmp_path: Path) -> Non
 
 
 def test_a_printed_command_watches_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = write_model(tmp_path / "m").folder
+    model = write_complete(tmp_path / "m")
     assert console.run(app.app, ["serve", str(model), "--adapters", str(tmp_path), "--print"]) == 2
     assert "watches no folder" in capsys.readouterr().err
 

@@ -39,6 +39,12 @@ Prompts = Annotated[
     typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0, max=10_000_000),
 ]
 Rounds = Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1, max=1000)]
+DraftText = Annotated[
+    Path | None,
+    typer.Option(
+        "--text", metavar="FILE", help="Ask beginnings of these texts; with --draft the run's held-out ones."
+    ),
+]
 UsdPerHour = Annotated[float | None, typer.Option(help="Price of this machine.", min=0, max=1e6)]
 PriceSource = Annotated[str, typer.Option(help="Where the price was read.")]
 PriceDate = Annotated[str, typer.Option(help="When it was read.")]

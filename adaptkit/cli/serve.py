@@ -59,12 +59,6 @@ DraftModel = Annotated[
     ),
 ]
 DraftTokens = Annotated[int, typer.Option(help="Tokens drafted before they are judged.", min=1, max=32)]
-DraftText = Annotated[
-    Path | None,
-    typer.Option(
-        "--text", metavar="FILE", help="Ask beginnings of these texts; with --draft the run's held-out ones."
-    ),
-]
 AdaptersFolder = Annotated[
     Path | None,
     typer.Option(
@@ -140,12 +134,12 @@ def serve(
     limits = choose_limits(options, os.environ)
     choice = launches.Choice(format, tuple(arm or ()), task, seed, for_demo=signed_by is None)
     planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
+    if adapters is not None:
+        planned = launches.with_room(planned, _adapter_room(adapters, adapter_slots, adapter_rank, print_))
     if draft is not None:
         drafting = find_draft(draft, words)
         planned = launches.with_draft(planned, drafting, draft_tokens)
         notes.append(f"{drafting.name} drafts {draft_tokens} tokens at a time: {drafting.why}")
-    if adapters is not None:
-        planned = launches.with_room(planned, _adapter_room(adapters, adapter_slots, adapter_rank, print_))
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
     layout_check.check(launch.source for launch in planned)

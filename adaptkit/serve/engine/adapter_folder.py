@@ -100,8 +100,10 @@ class AdapterFolder:
                 self.refused[name] = "; ".join(part for part in (error.what, error.fix) if part)
                 self._judged[name] = state
             return
-        except OSError:
-            return  # gone or replaced in the middle
+        except OSError as error:
+            if _state(folder) == state:  # else it went away in the middle
+                self.refused[name] = f"cannot be copied: {error.strerror or error}; it is tried again"
+            return
         if _state(folder) == state:
             self._judged[name] = state
             self.adapters[name], self.notes[name] = adapter, note
@@ -116,8 +118,6 @@ class AdapterFolder:
             what = f"a model is called '{name}' already" if name in self._taken else "is no name for a model"
             raise ModelError(what, where=str(folder), fix="rename it: letters, digits, '.', '_' and '-'")
         check_contents(folder)
-        if self._signed_by is not None:
-            verify_signature(folder, self._signed_by)
         if why := lora.cannot_be_served(folder):
             fix = "serve it merged, by a server of its own: adaptkit serve BASE NAME=ADAPTER"
             raise ModelError(why, where=str(folder), fix=fix)
@@ -133,15 +133,19 @@ class AdapterFolder:
         return dataclasses.replace(adapter, folder=copy, version=copy.name, base=base.name), note
 
     def _copied(self, folder: Path) -> Path:
-        """Copy what vLLM reads of an adapter into a folder that is named by the digest of its files."""
+        """Copy an adapter into a folder that is named by the digest of what vLLM reads of it.
+
+        Contents and signature are those of the copy: nobody can exchange a file after it was judged.
+        """
         partial = self._store / "partial"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        shutil.copytree(folder, partial)
+        check_contents(partial)
+        if self._signed_by is not None:
+            verify_signature(partial, self._signed_by)
         whole = hashlib.sha256()
-        for path in sorted([folder / lora.SETTINGS, *folder.glob("*.safetensors")]):
-            copy = partial / path.name
-            shutil.copyfile(path, copy)
-            whole.update(f"{path.name} {file_digest(copy)}\n".encode())
+        for path in sorted([partial / lora.SETTINGS, *partial.glob("*.safetensors")]):
+            whole.update(f"{path.name} {file_digest(path)}\n".encode())
         target = self._store / whole.hexdigest()[:12]
         if not target.is_dir():
             partial.rename(target)

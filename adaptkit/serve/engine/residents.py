@@ -166,5 +166,5 @@ class Residents:
         if answer.status != 200:
             with contextlib.suppress(ValueError, AttributeError):
                 text = str(json.loads(text).get("message")).encode()
-            what = f"vLLM refused it: {text.decode(errors='replace')[:300]}"
+            what = f"vLLM says: {text.decode(errors='replace')[:300]}"
             raise ServerError(what, where=body["name"], fix="look into the adapter's folder")
