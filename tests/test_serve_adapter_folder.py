@@ -1,5 +1,5 @@
 """A folder of adapters as it is watched: what is taken up and when, and the calls inside vLLM.
-Home of serve.engine.adapter_folder and serve.engine.adapter_calls."""
+Home of serve.engine.adapter_folder, serve.engine.adapter_calls and serve.engine.lora_flags."""
 
 from __future__ import annotations
 

@@ -85,7 +85,10 @@ class AdapterWatch:
 
     async def _take_up(self, adapter: Adapter) -> None:
         """Serve an adapter once the engines of its base that are up have answered with it, one by one."""
-        engines = [engine for engine in self.served.replicas(adapter.base) if engine.state == "ready"]
+        replicas = self.served.replicas(adapter.base)
+        if not replicas:  # one that nobody named, and that did not start
+            self._failed[adapter.name] = adapter, f"its base {adapter.base} is not served"
+        engines = [engine for engine in replicas if engine.state == "ready"]
         try:
             for engine in engines:  # one that would end an engine ends one alone
                 await self._try(engine, adapter)
