@@ -91,7 +91,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
 def test_no_request_fails_while_twenty_adapters_come_and_go(three: Port) -> None:
     three.add("steady")
     eventually(lambda: "steady" in three.adapters, "the first adapter is served")
-    stop, versions = threading.Event(), set()
+    stop, versions, busy = threading.Event(), set(), set()
     statuses: Counter[tuple[int, str]] = Counter()
 
     def ask(name: str) -> None:
@@ -103,6 +103,7 @@ def test_no_request_fails_while_twenty_adapters_come_and_go(three: Port) -> None
     def load(name: str) -> None:
         while not stop.wait(0.05):
             ask(name)
+            busy.add(sum(engine.answering for engine in three.server.engines))
 
     def visit(number: int) -> None:
         name = f"guest-{number}"
@@ -130,7 +131,7 @@ def test_no_request_fails_while_twenty_adapters_come_and_go(three: Port) -> None
     assert set(statuses) == {(200, "")} and statuses[200, ""] > 2 * COMING
     assert set(three.listed()) == {"one", "steady"} and three.listed()["steady"]["parent"] == "one"
     eventually(lambda: all(len(engine.residents) == 1 for engine in three.server.engines), "all are unloaded")
-    assert [engine.restarts for engine in three.server.engines] == [0, 0, 0]
+    assert [engine.restarts for engine in three.server.engines] == [0, 0, 0] and max(busy) > 0
 
 
 def test_a_bad_adapter_is_refused_with_a_reason_and_the_others_go_on(
@@ -161,6 +162,20 @@ def test_one_that_ends_the_engine_ends_one_alone_and_is_not_tried_again(three: P
     assert sum(engine.restarts for engine in three.server.engines) == 1
     for _ in range(6):  # the one that came back has no adapter yet: it loads it when it is asked
         assert three.ask("steady").status_code == 200
+
+
+def test_a_request_goes_to_the_replica_with_the_least_to_do(three: Port) -> None:
+    engines, served = three.server.engines, three.server.router.served
+    assert [engine.answering for engine in engines] == [0, 0, 0]
+    try:
+        for number, engine in enumerate(engines):
+            assert served.find("one") == (engine, None)
+            engine.answering = 3 - number
+        assert served.find("one") == (engines[2], None)
+    finally:
+        for engine in engines:
+            engine.answering = 0
+    assert served.find("absent") is None and served.only() == "one"
 
 
 def test_an_adapter_stays_while_it_is_used_and_the_longest_idle_makes_room() -> None:

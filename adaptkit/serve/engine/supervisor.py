@@ -52,7 +52,8 @@ class Engine:
     """A child process that serves one model and its adapters.
 
     Attributes:
-        under_way: sequences that it is answering.
+        under_way: sequences whose answers have not begun.
+        answering: requests whose answers are not complete, streams among them.
 
     Args:
         launch: the command.
@@ -76,7 +77,7 @@ class Engine:
     ):
         self.launch, self.log, self.status, self.check, self.inspect = launch, log, status, check, inspect
         self.preloaded = preloaded
-        self.under_way = 0
+        self.under_way = self.answering = 0
         self.state: State = "starting"
         self.key, self.port = api_keys.make_key(), 0
         self.load_s = 0.0

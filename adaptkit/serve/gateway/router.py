@@ -163,8 +163,12 @@ class Router:
         if engine.under_way >= MOST_WAITING:
             await busy(engine, QUEUE_FULL).send(send)
             return
-        async with contextlib.AsyncExitStack() as holding:  # a stream needs its adapter to its end
-            await (await self._replied(engine, adapter, scope, content, holding)).send(send)
+        engine.answering += 1
+        try:
+            async with contextlib.AsyncExitStack() as holding:  # a stream needs its adapter to its end
+                await (await self._replied(engine, adapter, scope, content, holding)).send(send)
+        finally:
+            engine.answering -= 1
 
     async def _replied(
         self,

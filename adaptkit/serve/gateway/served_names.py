@@ -44,7 +44,7 @@ class ServedNames:
 
         def cost(engine: Engine) -> tuple[bool, bool, int]:
             lacks = adapter is not None and adapter not in engine.residents
-            return engine.state != "ready", lacks, engine.under_way
+            return engine.state != "ready", lacks, engine.answering
 
         return min(engines, key=cost), adapter
 
