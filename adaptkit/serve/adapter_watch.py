@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import httpx
-
 from adaptkit.client.openai import Client
 from adaptkit.client.relay import ConnectionLost
 from adaptkit.errors import AdaptkitError, ServerError
@@ -118,8 +116,7 @@ class AdapterWatch:
         process_id, source = engine.process_id, engine.launch.source
 
         def ask() -> None:
-            plain = httpx.HTTPTransport(verify=False)  # no TLS within this machine, so no certificates
-            with Client(engine.url, engine.key, patience_s=PATIENCE_S, transport=plain) as client:
+            with Client(engine.url, engine.key, patience_s=PATIENCE_S) as client:
                 engine.check(client, source, adapter.engine_name)
 
         try:
