@@ -12,8 +12,11 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 from adaptkit.serve.engine.entrypoint import end_with_parent
+
+LOAD, UNLOAD = "/adaptkit/adapters/load", "/adaptkit/adapters/unload"
 
 
 def vector_of(text: str) -> list[float]:
@@ -43,6 +46,11 @@ class Answers(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.headers["authorization"] != f"Bearer {os.environ['ADAPTKIT_API_KEY']}":
             return self.reply(401, {"error": "Unauthorized"})
+        if self.path in (LOAD, UNLOAD):
+            return self.reply(*Adapters.change(self.path, body["name"], body.get("folder", "")))
+        model = body.get("model", "")
+        if "@" in model and not Adapters.answers(model):
+            return self.reply(404, {"error": {"message": f"The model `{model}` does not exist."}})
         prompt = body.get("prompt")
         if prompt == "exit":
             os._exit(0)
@@ -108,6 +116,33 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None: ...
+
+
+class Adapters:
+    """The adapters that are loaded; vLLM answers wrongly when all slots are full, this one not at all."""
+
+    loaded: ClassVar[set[str]] = set()
+
+    @classmethod
+    def change(cls, path: str, name: str, folder: str) -> tuple[int, dict[str, str]]:
+        if path == UNLOAD:
+            cls.loaded.remove(name)
+            return 200, {"message": "removed"}
+        if name.startswith("kills"):
+            os._exit(0)
+        if name.startswith("odd") or not os.path.isfile(os.path.join(folder, "adapter_config.json")):
+            return 500, {"message": "vLLM does not know this kind of adapter"}
+        cls.loaded.add(name)
+        if MODE.startswith("slots") and len(cls.loaded) > int(MODE.split()[1]):
+            return 500, {"message": "too many adapters"}
+        return 200, {"message": "added"}
+
+    @classmethod
+    def answers(cls, name: str) -> bool:
+        """Whether an adapter is there from the beginning of an answer to its end."""
+        there = name in cls.loaded
+        time.sleep(0.02)
+        return there and name in cls.loaded
 
 
 class FakeVllm(ThreadingHTTPServer):

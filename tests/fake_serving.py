@@ -26,7 +26,9 @@ from adaptkit.export.source import ServedKind, Source
 from adaptkit.serve.address import listen
 from adaptkit.serve.api_keys import Keys
 from adaptkit.serve.engine import supervisor
-from adaptkit.serve.engine.command import Adapter, Launch
+from adaptkit.serve.engine.adapter_folder import AdapterFolder
+from adaptkit.serve.engine.command import Launch
+from adaptkit.serve.engine.lora_flags import Adapter
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.search_answers import SearchAnswers
 from adaptkit.serve.limits import Limits
@@ -66,15 +68,27 @@ def fake_launch(
 async def no_inspection(source: object) -> None: ...
 
 
-def fake_server(launches: list[FakeLaunch], folder: Path, index: Path | None = None, **limits: int) -> Server:
+def fake_server(
+    launches: list[FakeLaunch],
+    folder: Path,
+    index: Path | None = None,
+    adapters: AdapterFolder | None = None,
+    **limits: int,
+) -> Server:
     """A whole server over fakes on a free port, not running yet."""
     engines = [
-        Engine(launch, folder / f"{launch.name}.log", StatusLine(), inspect=no_inspection)
+        Engine(launch, folder / f"{launch.label}.log", StatusLine(), inspect=no_inspection)
         for launch in launches
     ]
-    search = None if index is None else SearchAnswers(index, engines).answer
-    keys = Keys((KEY,), "test")
-    return Server(engines, listen("127.0.0.1", 0), keys, Limits(**limits), search=search)
+    return Server(
+        engines,
+        listen("127.0.0.1", 0),
+        Keys((KEY,), "test"),
+        Limits(**limits),
+        at_once=len(launches) if adapters else 1,
+        search=None if index is None else SearchAnswers(index, engines).answer,
+        adapters=adapters,
+    )
 
 
 def eventually(holds: Callable[[], object], what: str) -> None:
@@ -87,7 +101,11 @@ def eventually(holds: Callable[[], object], what: str) -> None:
 
 @contextlib.contextmanager
 def running(
-    launches: list[FakeLaunch], folder: Path, index: Path | None = None, **limits: int
+    launches: list[FakeLaunch],
+    folder: Path,
+    index: Path | None = None,
+    adapters: AdapterFolder | None = None,
+    **limits: int,
 ) -> Iterator[tuple[Client, Server]]:
     """A whole server in a thread, impatient, ready."""
     with pytest.MonkeyPatch.context() as patch:
@@ -95,7 +113,7 @@ def running(
         patch.setattr(supervisor, "POLL_S", 0.05)
         patch.setattr(supervisor, "HEALTH_EVERY_S", 0.2)
         patch.setattr(signal, "signal", lambda *_: None)  # threads may not
-        server = fake_server(launches, folder, index, **limits)
+        server = fake_server(launches, folder, index, adapters, **limits)
         thread = threading.Thread(target=server.run)
         thread.start()
         url = f"http://127.0.0.1:{server.listening.getsockname()[1]}"

@@ -20,8 +20,9 @@ from adaptkit.export.parity.http_check import BITS, EXACT, HTTP_FILE
 from adaptkit.export.resolve import resolve
 from adaptkit.run import Run, read_json
 from adaptkit.serve import bench
-from adaptkit.serve.engine.command import Adapter, Launch
+from adaptkit.serve.engine.command import Launch
 from adaptkit.serve.engine.launches import Choice, ModelWord
+from adaptkit.serve.engine.lora_flags import Adapter
 from adaptkit.serve.status import StatusLine
 
 

@@ -15,7 +15,8 @@ from tiny_served import SMALL, write_model
 from adaptkit.client.identity import ModelIdentity
 from adaptkit.export.hardware import Hardware
 from adaptkit.serve.engine import command
-from adaptkit.serve.engine.command import Adapter, Launch, cache_bytes, dtype
+from adaptkit.serve.engine.command import Launch, cache_bytes, dtype
+from adaptkit.serve.engine.lora_flags import Adapter
 from adaptkit.serve.limits import Limits
 
 BF16 = Hardware(flags=frozenset({"avx512f", "avx512_bf16"}), cores=2)

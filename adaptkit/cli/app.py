@@ -39,6 +39,7 @@ import typer
 
 from adaptkit.cli import (
     audit,
+    bench,
     compare,
     data,
     demo,
@@ -78,6 +79,7 @@ for group in (
     export.app,
     verify.app,
     serve.app,
+    bench.app,
     deploy.app,
     demo.app,
     votes.app,

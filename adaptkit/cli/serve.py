@@ -1,20 +1,22 @@
-"""The commands that put models behind an endpoint and measure what they serve.
+"""The command that puts models behind an endpoint.
 
 adaptkit serve runs/STUDY          a vLLM server behind a guard, ready when it has given one real answer
-adaptkit bench runs/STUDY          requests/s, waiting, memory and cost of the same server
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adaptkit.cli import arguments, render
+from adaptkit.cli import arguments
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Arms, Models, Seed, Task
 from adaptkit.doctor import extras
@@ -24,9 +26,10 @@ from adaptkit.serve.limits import HIGHEST
 if TYPE_CHECKING:
     from adaptkit.export.source import Source
     from adaptkit.serve.api_keys import Keys
-    from adaptkit.serve.bench_results import Price
+    from adaptkit.serve.engine.adapter_folder import AdapterFolder
     from adaptkit.serve.engine.command import Launch
     from adaptkit.serve.engine.launches import ModelWord
+    from adaptkit.serve.engine.lora_flags import AdapterRoom
     from adaptkit.serve.gateway.router import Search
     from adaptkit.serve.limits import Limits
 
@@ -52,29 +55,30 @@ Rate = Annotated[int, typer.Option(help="Requests per minute and key; 0 for no l
 IndexFolder = Annotated[
     Path | None, typer.Option("--index", metavar="INDEX", help="Answer /v1/search over this index.")
 ]
-Print = Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")]
-
-Formats = Annotated[
-    list[str] | None,
-    typer.Option("--format", help="Also measure the export of this format; may be repeated."),
+Replicas = Annotated[int, typer.Option(help="Engines for each model, behind the same name.", min=1, max=64)]
+DraftModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--draft", metavar="MODEL", help="A small model that drafts for the first one: a folder, run, or arm."
+    ),
 ]
-Concurrency = Annotated[
-    list[int] | None,
-    typer.Option(help="Requests in flight; may be repeated (1, 8 and 32).", min=1, max=10_000),
+DraftTokens = Annotated[int, typer.Option(help="Tokens drafted before they are judged.", min=1, max=32)]
+AdaptersFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapters", metavar="FOLDER", help="Serve each LoRA adapter that lies in it, as they come and go."
+    ),
 ]
-InputTokens = Annotated[int, typer.Option(help="Tokens of each request.", min=1, max=10_000_000)]
-OutputTokens = Annotated[int, typer.Option(help="Tokens of each answer.", min=1, max=10_000_000)]
-Prompts = Annotated[
+Slots = Annotated[
+    int, typer.Option(help="Adapters of --adapters that an engine holds at once.", min=1, max=256)
+]
+Rank = Annotated[
     int,
-    typer.Option(help="Requests per measurement; 0 = eight per request in flight.", min=0, max=10_000_000),
+    typer.Option(
+        help="Rank to make room for; 0 = the largest in --adapters at the start, at least 16.", min=0, max=256
+    ),
 ]
-Rounds = Annotated[int, typer.Option(help="Turns of each model; the median counts.", min=1, max=1000)]
-UsdPerHour = Annotated[float | None, typer.Option(help="Price of this machine.", min=0, max=1e6)]
-PriceSource = Annotated[str, typer.Option(help="Where the price was read.")]
-PriceDate = Annotated[str, typer.Option(help="When it was read.")]
-Out = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Where to; bench.json of the study or run if not given.")
-]
+Print = Annotated[bool, typer.Option("--print", help="Print the exact vLLM commands and start nothing.")]
 
 
 @command(
@@ -87,6 +91,8 @@ Out = Annotated[
         "adaptkit serve teacher=runs/pretrain-1a2b3c4d student=runs/distill-5e6f7a8b vectors=models/embedder",
         "adaptkit serve base=models/general notes=runs/finetune-9c0d1e2f/adapter",
         "adaptkit serve vectors=models/minilm judge=runs/rerank-1a2b3c4d --index index",
+        "adaptkit serve models/general --adapters adapters --replicas 3",
+        "adaptkit serve runs/pretrain-1a2b3c4d --draft runs/distill-5e6f7a8b",
         "adaptkit serve runs/quickstart-1a2b3c4d --format int8 --print",
         "adaptkit serve models/large -- --tensor-parallel-size 4 --max-model-len 8192",
     ],
@@ -106,13 +112,20 @@ def serve(
     max_tokens: MaxTokens = 4096,
     rate: Rate = 6000,
     index: IndexFolder = None,
+    replicas: Replicas = 1,
+    draft: DraftModel = None,
+    draft_tokens: DraftTokens = 3,
+    adapters: AdaptersFolder = None,
+    adapter_slots: Slots = 16,
+    adapter_rank: Rank = 0,
     print_: Print = False,
 ) -> Outcome:
     """Serve models behind an OpenAI-compatible endpoint.
 
     A study is served as its demo asks it: to write, to classify, to search, as far as memory allows; with
     --arm, --task, --seed or --format that one model alone. vLLM runs as a child, is restarted when it dies,
-    and counts as ready after one real answer.
+    and counts as ready after one real answer. Adapters of a folder (--adapters) come and go without a
+    restart.
     """
     extras.require_server()
     from adaptkit.export import hardware
@@ -122,24 +135,78 @@ def serve(
 
     if signed_by is not None:
         extras.require("sign", extras.SIGNING_MODULES, "--signed-by")
-    words, extra = _models(models)
+    words, extra = find_models(models)
     options = {"body_bytes": max_body, "max_tokens": max_tokens, "requests_per_minute": rate}
     limits = choose_limits(options, os.environ)
     choice = launches.Choice(format, tuple(arm or ()), task, seed, for_demo=signed_by is None)
     planned, notes = launches.make_launches(words, hardware.look(), choice, extra)
+    if adapters is not None:
+        planned = launches.with_room(planned, _adapter_room(adapters, adapter_slots, adapter_rank, print_))
+    if draft is not None:
+        drafting = find_draft(draft, words)
+        planned = launches.with_draft(planned, drafting, draft_tokens)
+        notes.append(f"{drafting.name} drafts {draft_tokens} tokens at a time: {drafting.why}")
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
     layout_check.check(launch.source for launch in planned)
     if index is not None:
-        from adaptkit.serve.gateway.search_answers import check_index
-
-        if print_:
-            fix = "leave one of them out"
-            raise ConfigError("vLLM alone searches no index", where="--index with --print", fix=fix)
-        check_index(index, [launch.source for launch in planned])
+        _check_index(index, planned, print_)
+    planned = launches.replicated(planned, replicas)
+    preflight.check_memory(planned)
     if print_:
         return _print_commands(planned, notes, port, host, keys, limits)
-    return _run_server(planned, notes, port, host, keys, limits, index)
+    with _watched(adapters, planned, signed_by) as folder:
+        return _run_server(planned, notes, port, host, keys, limits, index, folder)
+
+
+def _check_index(index: Path, planned: list[Launch], print_: bool) -> None:
+    """Raises: ConfigError for an index that none of the models can search, or where nobody would."""
+    from adaptkit.serve.gateway.search_answers import check_index
+
+    if print_:
+        fix = "leave one of them out"
+        raise ConfigError("vLLM alone searches no index", where="--index with --print", fix=fix)
+    check_index(index, [launch.source for launch in planned])
+
+
+def find_draft(word: Path, words: list[ModelWord]) -> Source:
+    """Find the model that drafts, of a run also by its name."""
+    from adaptkit.serve.engine import launches
+
+    return launches.find_draft(launches.ModelWord(None, arguments.find_run(word)), words)
+
+
+def _adapter_room(folder: Path, slots: int, rank: int, print_: bool) -> AdapterRoom:
+    """Choose how many adapters fit, of which rank.
+
+    Raises: ConfigError for a folder that cannot be read, or where nobody would watch it.
+    """
+    from adaptkit.serve.engine.adapter_folder import largest_rank
+    from adaptkit.serve.engine.lora_flags import AdapterRoom
+
+    if print_:
+        what = "a printed command is vLLM's own, which watches no folder"
+        raise ConfigError(what, where="--adapters", fix="name the adapters: adaptkit serve BASE NAME=ADAPTER")
+    return AdapterRoom(slots, rank or largest_rank(folder))
+
+
+@contextlib.contextmanager
+def _watched(
+    folder: Path | None, planned: list[Launch], signed_by: Path | None
+) -> Iterator[AdapterFolder | None]:
+    """The folder of adapters, with a place for copies of what is served that goes in the end."""
+    from adaptkit.serve.engine.adapter_folder import AdapterFolder
+
+    rooms = [launch.room for launch in planned if launch.room is not None]
+    if folder is None or not rooms:
+        yield None
+        return
+    bases = list({launch.name: launch.source for launch in planned if launch.room is not None}.values())
+    names = {name for launch in planned for name in launch.names}
+    with tempfile.TemporaryDirectory(prefix="adaptkit-adapters-") as store:
+        watched = AdapterFolder(folder, bases, rooms[0], taken=names, store=Path(store), signed_by=signed_by)
+        watched.scan()
+        yield watched
 
 
 def _print_commands(
@@ -161,6 +228,7 @@ def _run_server(
     keys: Keys,
     limits: Limits,
     index: Path | None,
+    adapters: AdapterFolder | None,
 ) -> Outcome:
     """Start every engine and answer requests until a signal stops this process."""
     from adaptkit.serve import api_keys
@@ -180,10 +248,11 @@ def _run_server(
         status.note("serving", f"listens on {host} without encryption: put a TLS proxy in front of it")
     preloaded = Preloaded.of(launches)
     engines = [
-        Engine(launch, logs / f"{port}-{launch.name}.log", status, preloaded=preloaded) for launch in launches
+        Engine(launch, logs / f"{port}-{launch.label}.log", status, preloaded=preloaded)
+        for launch in launches
     ]
     address = http_url(host, port)
-    models = [name for launch in launches for name in launch.names]
+    models = list(dict.fromkeys(name for launch in launches for name in launch.names))
 
     def say_ready(names: list[str]) -> None:
         status.note("serving", f"ready: {address}/v1 serves {', '.join(names)}; key: {keys.origin}")
@@ -196,8 +265,16 @@ def _run_server(
 
         search = SearchAnswers(index, engines).answer
     try:
-        server = Server(engines, listening, keys, limits, at_once=at_once, search=search, on_ready=say_ready)
-        server.run()
+        Server(
+            engines,
+            listening,
+            keys,
+            limits,
+            at_once=at_once,
+            search=search,
+            adapters=adapters,
+            on_ready=say_ready,
+        ).run()
     finally:
         if preloaded is not None:
             preloaded.close()
@@ -205,87 +282,14 @@ def _run_server(
     return Outcome(f"stopped {address}", {**served, "restarts": sum(engine.restarts for engine in engines)})
 
 
-@command(
-    app,
-    "bench",
-    [
-        "adaptkit bench runs/quickstart-1a2b3c4d --format int8",
-        "adaptkit bench teacher=runs/finetune-1a2b3c4d student=runs/distill-5e6f7a8b",
-        "adaptkit bench runs/quickstart-1a2b3c4d --usd-per-hour 0.35 "
-        "--price-source 'provider, 8 vCPU' --price-date 2026-11-21",
-        "adaptkit bench models/embedder --concurrency 1 --concurrency 16 --json",
-    ],
-    exits="0 measured",
-)
-def bench(
-    models: Models,
-    format: Formats = None,
-    arm: Arms = None,
-    task: Task = None,
-    concurrency: Concurrency = None,
-    input_tokens: InputTokens = 64,
-    output_tokens: OutputTokens = 32,
-    prompts: Prompts = 0,
-    rounds: Rounds = 3,
-    usd_per_hour: UsdPerHour = None,
-    price_source: PriceSource = "",
-    price_date: PriceDate = "",
-    out: Out = None,
-) -> Outcome:
-    """Measure what a model serves: requests/s, waiting, memory, cost.
-
-    vLLM's own benchmark; all models are up, measured in turns, and divided by the first.
-    """
-    extras.require_server()
-    from adaptkit.export import hardware
-    from adaptkit.serve import bench as benchmark
-    from adaptkit.serve import preflight
-    from adaptkit.serve.bench_results import table
-    from adaptkit.serve.engine import launches, layout_check
-    from adaptkit.serve.status import StatusLine
-
-    price = _price(usd_per_hour, price_source, price_date)
-    words, extra = _models(models)
-    choice = launches.Choice(arms=tuple(arm or ()), task=task)
-    planned = benchmark.plan_launches(words, hardware.look(), choice, format or [], extra)
-    preflight.check(planned)
-    layout_check.check(launch.source for launch in planned)
-    load = benchmark.Load(input_tokens, output_tokens, tuple(concurrency or (1, 8, 32)), prompts, rounds)
-    status = StatusLine()
-    try:
-        measured = benchmark.measure(planned, load, price, status)
-    finally:
-        status.quiet()
-    where = "written nowhere: give --out, or measure a study or a run"
-    if path := benchmark.save(measured, planned[0].source, out):
-        where = f"written: {path}"
-    place = place_of(planned[0].source)
-    next_step = f"adaptkit serve {place}"
-    if planned[0].source.study is not None:
-        next_step += f"; adaptkit report {place}"
-    view = (render.table(table(measured.models)), where, f"next: {next_step}")
-    return Outcome(view, {**measured.as_json(), "next": next_step})
-
-
 def place_of(source: Source) -> Path:
     """Name the folder by which other commands find the same model: its study, else its run, else itself."""
     return source.study or source.run or source.folder
 
 
-def _models(given: list[str]) -> tuple[list[ModelWord], list[str]]:
+def find_models(given: list[str]) -> tuple[list[ModelWord], list[str]]:
     """The models named on the command line, runs also by their names, and vLLM's own flags."""
     from adaptkit.serve.engine import launches
 
     words, extra = launches.split_words(given)
     return [dataclasses.replace(word, folder=arguments.find_run(word.folder)) for word in words], extra
-
-
-def _price(usd_per_hour: float | None, source: str, date: str) -> Price | None:
-    from adaptkit.serve.bench_results import Price
-
-    if usd_per_hour is None:
-        return None
-    if not (source and date):
-        fix = "add --price-source and --price-date"
-        raise ConfigError("a price without source and date", where="command line", fix=fix)
-    return Price(usd_per_hour, source, date)

@@ -97,7 +97,13 @@ class Connection:
             headers["authorization"] = f"Bearer {key}"
         try:
             self._http = httpx.Client(
-                base_url=self.base_url, headers=headers, timeout=timeout, transport=transport, trust_env=False
+                base_url=self.base_url,
+                headers=headers,
+                timeout=timeout,
+                transport=transport,
+                trust_env=False,
+                # Without TLS no certificates are read, which takes longer than a request to a server here.
+                verify=not self.base_url.startswith("http://"),
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             fix = "write the address as http://host:port, and a key in plain letters"

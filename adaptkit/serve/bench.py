@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import json
 import os
 import sys
 import tempfile
@@ -27,11 +28,13 @@ import psutil
 from adaptkit.errors import ConfigError, ServerError
 from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
-from adaptkit.run import Run, read_json, write_json
+from adaptkit.run import Run, read_json, write_json, write_text
 from adaptkit.serve import api_keys
 from adaptkit.serve.bench_results import BenchResult, Measurement, ModelFigures, Price, median
+from adaptkit.serve.draft_bench import beginnings, compare_drafts, counted
 from adaptkit.serve.engine import failures, launches
 from adaptkit.serve.engine.command import Launch
+from adaptkit.serve.engine.draft import Draft
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.status import StatusLine
 
@@ -56,6 +59,7 @@ class Load:
         concurrency: requests in flight, one measurement each.
         prompts: requests per measurement; 0 = eight per request in flight.
         rounds: measurements of each model and concurrency.
+        text: what is asked, in words.
     """
 
     input_tokens: int = 64
@@ -63,6 +67,7 @@ class Load:
     concurrency: tuple[int, ...] = (1, 8, 32)
     prompts: int = 0
     rounds: int = 3
+    text: str = "random tokens"
 
     def requests(self, concurrency: int) -> int:
         return self.prompts or max(FEWEST_PROMPTS, 8 * concurrency)
@@ -74,13 +79,17 @@ def plan_launches(
     choice: launches.Choice,
     formats: Sequence[str] = (),
     extra: Sequence[str] = (),
+    draft: Draft | None = None,
 ) -> list[Launch]:
-    """Plan each model as `choice` says, then its exports in `formats`, named after it."""
+    """Plan each model as `choice` says, then its exports in `formats` and it with a draft, named after it."""
     planned, _ = launches.make_launches(words, hardware, choice, extra)
     for format in formats:
         in_format = dataclasses.replace(choice, format=format)
         exported, _ = launches.make_launches(words, hardware, in_format, extra)
         planned += [_renamed(launch, f"{launch.name}-{format}") for launch in exported]
+    if draft is not None:
+        drafted = launches.with_draft(planned, draft.source, draft.tokens)
+        planned += [_renamed(launch, f"{launch.name}-drafted") for launch in drafted if launch.draft]
     return [dataclasses.replace(launch, share=1 / len(planned)) for launch in planned]
 
 
@@ -88,13 +97,17 @@ def _renamed(launch: Launch, name: str) -> Launch:
     return dataclasses.replace(launch, source=dataclasses.replace(launch.source, name=name))
 
 
-def measure(launches: Sequence[Launch], load: Load, price: Price | None, status: StatusLine) -> BenchResult:
+def measure(
+    launches: Sequence[Launch], load: Load, price: Price | None, status: StatusLine, texts: Sequence[str] = ()
+) -> BenchResult:
     """Serve and measure each model, the first one being what the others are divided by.
 
+    Args:
+        texts: what is asked instead of random tokens: their beginnings.
     Raises: ServerError if a model does not start or fails requests; ConfigError if it is too short for the
         load.
     """
-    models = asyncio.run(_measure_all(launches, load, price, status))
+    models = asyncio.run(_measure_all(launches, load, price, status, texts))
     date = datetime.date.today().isoformat()
     return BenchResult(date, _machine(launches[0]), asdict(load), price, tuple(models))
 
@@ -114,7 +127,7 @@ def save(result: BenchResult, source: Source, out: Path | None) -> Path | None:
 
 
 async def _measure_all(
-    launches: Sequence[Launch], load: Load, price: Price | None, status: StatusLine
+    launches: Sequence[Launch], load: Load, price: Price | None, status: StatusLine, texts: Sequence[str]
 ) -> list[ModelFigures]:
     with tempfile.TemporaryDirectory(prefix="adaptkit-bench-") as folder:
         logs = api_keys.log_folder()  # not the folder here: an error names its log
@@ -125,15 +138,24 @@ async def _measure_all(
                 running.append(asyncio.create_task(engine.run()))
                 await wait_ready(engine, running[-1])
                 _check_length(engine, load)
+            prompts: list[str] = []
+            if texts:
+                prompts = await asyncio.to_thread(beginnings, engines[0], texts, load.input_tokens)
             clients = [
-                BenchClient(engine, name, load, price, Path(folder), status)
+                BenchClient(engine, name, load, price, Path(folder), status, prompts)
                 for engine in engines
                 for name in engine.launch.names
             ]
             models = [client.figures() for client in clients]
+            served = {client.name: client.engine for client in clients}
+            drafts = await compare_drafts(served, prompts, load.output_tokens)
             levels = [await _measure_level(clients, concurrency, load) for concurrency in load.concurrency]
             return [
-                dataclasses.replace(model, levels=tuple(level[place] for level in levels))
+                dataclasses.replace(
+                    model,
+                    levels=tuple(level[place] for level in levels),
+                    draft=await counted(served[model.name], drafts.get(model.name)),
+                )
                 for place, model in enumerate(models)
             ]
         finally:
@@ -168,6 +190,7 @@ class BenchClient:
     price: Price | None
     folder: Path
     status: StatusLine
+    prompts: Sequence[str] = ()
 
     def figures(self) -> ModelFigures:
         """Collect what is known before any request, of a model or of an adapter with its base."""
@@ -225,9 +248,7 @@ class BenchClient:
             "--base-url": self.engine.url,
             "--model": self.name,
             "--tokenizer": source.folder.resolve(),
-            "--dataset-name": "random",
-            "--random-input-len": self.load.input_tokens,
-            "--random-output-len": self.load.output_tokens,
+            **self._dataset(),
             "--num-prompts": self.load.requests(concurrency),
             "--max-concurrency": concurrency,
             "--num-warmups": concurrency,
@@ -239,7 +260,26 @@ class BenchClient:
         }
         words = [str(word) for option in options.items() for word in option]
         command = [sys.executable, "-m", "adaptkit.serve.engine.entrypoint", "bench", "serve"]
+        if self.prompts:
+            words += ["--skip-chat-template"]
         return [*command, *words, "--ignore-eos", "--disable-tqdm", "--save-result"]
+
+    def _dataset(self) -> dict[str, Any]:
+        """What is asked: random tokens, or the texts that were given, with temperature 0."""
+        if not self.prompts:
+            return {
+                "--dataset-name": "random",
+                "--random-input-len": self.load.input_tokens,
+                "--random-output-len": self.load.output_tokens,
+            }
+        path = self.folder / "prompts.jsonl"
+        write_text(path, "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in self.prompts))
+        return {
+            "--dataset-name": "custom",
+            "--dataset-path": path,
+            "--custom-output-len": self.load.output_tokens,
+            "--temperature": 0,
+        }
 
     def _environment(self) -> dict[str, str]:
         return {"OPENAI_API_KEY": self.engine.key, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}

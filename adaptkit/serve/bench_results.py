@@ -91,6 +91,35 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class DraftFigures:
+    """What a draft did for a model.
+
+    Attributes:
+        name: of the model that drafts.
+        tokens: that it guesses at a time.
+        same_tokens: of greedy answers that are what the model writes by itself.
+        ties: answers that went on differently where two tokens were as good as equal.
+        drafted, accepted: tokens, as vLLM counted them under load.
+    """
+
+    name: str
+    tokens: int
+    same_tokens: int
+    ties: int
+    drafted: int = 0
+    accepted: int = 0
+
+    def in_words(self) -> str:
+        """Say it in one line."""
+        share = self.accepted / self.drafted
+        line = f"draft {self.name}: {self.accepted} of {self.drafted} drafted tokens accepted ({share:.2f}), "
+        line += f"{self.same_tokens} greedy tokens are those without it"
+        if self.ties:
+            line += f", {self.ties} answers went on differently after a tie"
+        return line
+
+
+@dataclass(frozen=True)
 class ModelFigures:
     """What was measured of one model, or of an adapter together with the base that it needs.
 
@@ -98,6 +127,7 @@ class ModelFigures:
         arm: of a study; None for an adapter and outside a study.
         levels: one per concurrency.
         loss: what an export was measured to lose, by check; None for a model as trained.
+        draft: what a smaller model's guesses did for it; None without one.
     """
 
     name: str
@@ -108,6 +138,7 @@ class ModelFigures:
     memory_bytes: int
     levels: tuple[Measurement, ...] = ()
     loss: dict[str, float] | None = None
+    draft: DraftFigures | None = None
 
     def ratios(self, first: ModelFigures) -> dict[str, Any]:
         """Divide these figures by the first model's."""

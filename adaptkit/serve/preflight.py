@@ -46,10 +46,14 @@ def check(
     check_names(launches)
     for launch in launches:
         check_model(launch.source, hardware)
+        if launch.draft is not None:
+            check_model(launch.draft.source, hardware)
         for adapter in launch.adapters:
             check_contents(adapter.folder)
         if signed_by is not None:
-            for folder in (launch.source.folder, *(adapter.folder for adapter in launch.adapters)):
+            drafts = [launch.draft.source.folder] if launch.draft else []
+            ridden = [adapter.folder for adapter in launch.adapters]
+            for folder in (launch.source.folder, *ridden, *drafts):
                 verify_signature(folder, signed_by)
     check_memory(launches)
 
@@ -187,6 +191,8 @@ def check_memory(launches: Sequence[Launch]) -> None:
     if hardware.gpus or not hardware.free_bytes:
         return
     need = needed_bytes([launch.source for launch in launches], hardware)
+    drafts = [launch.draft.source for launch in launches if launch.draft]
+    need += sum(weight_bytes(draft) + cache_bytes(draft) for draft in drafts)
     if need > hardware.free_bytes:
         what = f"{need / 2**30:.1f} GiB of memory are needed, {hardware.free_bytes / 2**30:.1f} are free"
         fix = "serve fewer models, an int8 export, or on a machine with more memory"

@@ -19,7 +19,9 @@ from starlette.applications import Starlette
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.export.hardware import Hardware
+from adaptkit.serve.adapter_watch import AdapterWatch
 from adaptkit.serve.api_keys import Keys
+from adaptkit.serve.engine.adapter_folder import AdapterFolder
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.counters import Metrics
 from adaptkit.serve.gateway.guard import Guard
@@ -51,7 +53,8 @@ class Server:
         keys, limits: the guard's.
         at_once: engines that load at the same time; the others wait.
         search: what answers /v1/search; None where no index is served.
-        on_ready: called once, when every engine has answered, with the names of their models.
+        adapters: a folder whose adapters come and go while the server runs.
+        on_ready: called once, when every engine has answered, with the names of what is served.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Server:
         *,
         at_once: int = 1,
         search: Search | None = None,
+        adapters: AdapterFolder | None = None,
         on_ready: Callable[[list[str]], None] = lambda names: None,
     ):
         self.engines, self.listening, self.on_ready = list(engines), listening, on_ready
@@ -71,6 +75,9 @@ class Server:
         metrics = Metrics(CollectorRegistry())
         self.router = Router(self.engines, metrics, search)
         guarded = Guard(self.router.application(self._lifespan), keys, limits, metrics, OWN_FIELDS)
+        self.watch: AdapterWatch | None = None
+        if adapters is not None:
+            self.watch = AdapterWatch(adapters, self.router.served, self.engines[0].status)
         config = uvicorn.Config(
             guarded,
             log_config=None,
@@ -105,6 +112,8 @@ class Server:
             yield
         finally:
             waiting.cancel()
+            if self.watch is not None:
+                await self.watch.close()
             await asyncio.gather(*(engine.stop() for engine in self.engines))
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.router.relay.close()
@@ -119,7 +128,7 @@ class Server:
             await running
         except Exception as error:
             if engine.launch.optional and isinstance(error, AdaptkitError):
-                engine.status.note(engine.name, f"did not start; the others are served: {error.what}")
+                engine.status.note(engine.label, f"did not start; the others are served: {error.what}")
                 self.router.leave_out(engine)
                 return
             if not isinstance(error, AdaptkitError):
@@ -128,6 +137,11 @@ class Server:
             self.uvicorn.should_exit = True
 
     async def _announce(self) -> None:
-        while any(engine.state != "ready" for engine in self.router.engines):
+        """Say when everything is served; from then on the adapters are watched."""
+        while any(engine.state != "ready" for engine in self.router.served.engines):
             await asyncio.sleep(STATE_EVERY_S)
-        self.on_ready([name for engine in self.router.engines for name in engine.launch.names])
+        if self.watch is not None:
+            await self.watch.look()
+        self.on_ready(self.router.served.listed())
+        if self.watch is not None:
+            await self.watch.run()

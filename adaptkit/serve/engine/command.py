@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from adaptkit.export.hardware import Hardware
 from adaptkit.export.source import Source
 from adaptkit.run import read_json
 from adaptkit.serve import api_keys
+from adaptkit.serve.engine import lora_flags
+from adaptkit.serve.engine.draft import Draft
+from adaptkit.serve.engine.lora_flags import Adapter, AdapterRoom
 from adaptkit.serve.limits import MOST_WAITING, UNLIMITED, Limits, limits_to_environment
 
 FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores
@@ -30,11 +33,6 @@ MIB = 2**20
 CACHE_BYTES = 1024 * MIB
 SMALLEST_CACHE = 64 * MIB
 SEQUENCES_AT_ONCE = 64  # what the key/value cache is sized for, where memory allows
-RANKS = (8, 16, 32, 64, 128, 256)  # what vLLM's kernels are built for
-SPARE_SLOTS = 1
-"""LoRA slots that stay empty. On a CPU vLLM 0.32 looks up the adapter of a request for the base, number -1,
-as if it were a slot: the last one. Full, it changed 7 of 10 answers of a base that was asked together with
-its adapter; empty, none."""
 OWN_EXECUTOR = (
     "--distributed-executor-backend",
     "--tensor-parallel-size",
@@ -95,16 +93,6 @@ OURS = (
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """A LoRA folder served over its base by a name of its own."""
-
-    name: str
-    folder: Path
-    rank: int
-    identity: ModelIdentity = field(default_factory=ModelIdentity)
-
-
-@dataclass(frozen=True)
 class Launch:
     """One vLLM process to start: a model, and adapters over it."""
 
@@ -117,10 +105,20 @@ class Launch:
     """Part of each GPU's memory for this process, where several models share it."""
     optional: bool = False
     """Nobody named this model: the others are served also where it does not start."""
+    room: AdapterRoom | None = None
+    """None where no adapter comes later."""
+    draft: Draft | None = None
+    replica: int = 1
+    """Which of several processes of the same model this is."""
 
     @property
     def name(self) -> str:
         return self.source.name
+
+    @property
+    def label(self) -> str:
+        """Its name among the processes of a server; clients know the model's name alone."""
+        return self.name if self.replica == 1 else f"{self.name}#{self.replica}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -128,27 +126,32 @@ class Launch:
         return (self.source.name, *(adapter.name for adapter in self.adapters))
 
     @property
+    def with_lora(self) -> bool:
+        """Whether vLLM runs with its LoRA layers."""
+        return bool(self.adapters) or self.room is not None
+
+    @property
     def exact(self) -> bool:
         """Whether it computes in float32 throughout."""
-        chosen_by_user = self._chose(("--dtype", "--quantization", "-q"))
+        chosen_by_user = self.chose(("--dtype", "--quantization", "-q"))
         quantised = "quantization_config" in model_config(self.source)
         return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
 
     @property
     def changes_model(self) -> bool:
         """Whether the user's flags make another model of the folder."""
-        return self._chose(CHANGING)
+        return self.chose(CHANGING)
 
     def without_bfloat16(self, fault: str) -> Launch | None:
         """Plan the same start without bfloat16, after it failed with it.
 
         Returns: None where bfloat16 was not used, or the user wants it.
         """
-        if self._chose(("--dtype",)) or dtype(self.source, self.hardware) != "bfloat16":
+        if self.chose(("--dtype",)) or dtype(self.source, self.hardware) != "bfloat16":
             return None
         return replace(self, hardware=replace(self.hardware, bf16_fault=fault))
 
-    def _chose(self, flags: Sequence[str]) -> bool:
+    def chose(self, flags: Sequence[str]) -> bool:
         """Whether the user gave one of these flags after `--`."""
         return any(_flag_of(word) in flags for word in self.extra)
 
@@ -180,7 +183,10 @@ class Launch:
             words += ["--gpu-memory-utilization", f"{0.9 * self.share:.2f}"]
         words += ["--middleware", "adaptkit.serve.gateway.guard.Guard", "--disable-fastapi-docs"]
         words += ["--max-num-queued-reqs", str(longest_queue()), "--disable-uvicorn-access-log"]
-        return [*words, *self._with_adapters(), *self.extra]
+        words += lora_flags.words(self.adapters, self.room, on_gpu=bool(self.hardware.gpus))
+        if self.draft is not None:
+            words += self.draft.words()
+        return [*words, *self.extra]
 
     def _for_kind(self, folder: Path) -> list[str]:
         if self.source.kind != "generate":
@@ -196,23 +202,18 @@ class Launch:
         words = ["-O0"]
         if self.hardware.cores <= FEW_CORES:
             words += ["--distributed-executor-backend", "uni"]
-        return words + ["--kv-cache-memory-bytes", str(cache_bytes(self.source))]
+        return words + ["--kv-cache-memory-bytes", str(self.cache_bytes)]
 
-    def _with_adapters(self) -> list[str]:
-        if not self.adapters:
-            return []
-        largest = max(adapter.rank for adapter in self.adapters)
-        rank = next(rank for rank in RANKS if rank >= largest)
-        spare = 0 if self.hardware.gpus else SPARE_SLOTS
-        words = ["--enable-lora", "--max-lora-rank", str(rank)]
-        words += ["--max-loras", str(len(self.adapters) + spare)]
-        modules = [f"{adapter.name}={adapter.folder.resolve()}" for adapter in self.adapters]
-        return [*words, "--lora-modules", *modules]
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the key/value cache, of which a draft has its own part."""
+        models = [self.source] if self.draft is None else [self.source, self.draft.source]
+        return sum(map(cache_bytes, models))
 
     @property
     def _own_executor(self) -> bool:
         """Whether the user chose how vLLM spreads its work."""
-        return self._chose(OWN_EXECUTOR)
+        return self.chose(OWN_EXECUTOR)
 
     def environment(self) -> dict[str, str]:
         """Collect the variables that vLLM needs beside the caller's own; no key is among them."""

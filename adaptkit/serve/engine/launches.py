@@ -16,7 +16,10 @@ from adaptkit.export.source import Source
 from adaptkit.run import Run
 from adaptkit.serve.beside import beside
 from adaptkit.serve.engine import lora
-from adaptkit.serve.engine.command import Adapter, Launch, avoids_bfloat16
+from adaptkit.serve.engine.command import Launch, avoids_bfloat16
+from adaptkit.serve.engine.draft import Draft, check_draft
+from adaptkit.serve.engine.lora_flags import Adapter, AdapterRoom
+from adaptkit.study.record import is_study
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII)
 
@@ -124,6 +127,61 @@ def make_launches(
         if why := avoids_bfloat16(launch.source, hardware):
             plan.notes.append(f"{launch.name}: {why}")
     return launches, plan.notes
+
+
+def with_room(planned: Sequence[Launch], room: AdapterRoom) -> list[Launch]:
+    """Give each model that writes room for adapters that come while it is served.
+
+    Raises: ConfigError where none writes.
+    """
+    if all(launch.source.kind != "generate" for launch in planned):
+        what = "adapters ride on models that write, and none is given"
+        raise ConfigError(
+            what, where="--adapters", fix="give their base too: adaptkit serve BASE --adapters FOLDER"
+        )
+    return [
+        dataclasses.replace(launch, room=room) if launch.source.kind == "generate" else launch
+        for launch in planned
+    ]
+
+
+def with_draft(planned: Sequence[Launch], draft: Source, tokens: int) -> list[Launch]:
+    """Let a model draft for the first of those that write.
+
+    Args:
+        tokens: how many are guessed before they are judged.
+    Raises: ConfigError where none writes, or adapters ride on it; ModelError for a draft that does not fit.
+    """
+    target = next((launch for launch in planned if launch.source.kind == "generate"), None)
+    if target is None:
+        what, fix = "a draft is for a model that writes, and none is given", "leave --draft out"
+        raise ConfigError(what, where="--draft", fix=fix)
+    if target.with_lora:
+        what = f"{target.name} is served with adapters, and a draft with these was never tried"
+        raise ConfigError(what, where="--draft", fix="serve one of the two by a server of its own")
+    check_draft(draft, target.source, target.extra)
+    drafted = dataclasses.replace(target, draft=Draft(draft, tokens))
+    return [drafted if launch is target else launch for launch in planned]
+
+
+def find_draft(word: ModelWord, words: Sequence[ModelWord]) -> Source:
+    """Find who drafts: a run, an export, a model folder, or an arm of the study that is served.
+
+    Raises: ModelError or DataError.
+    """
+    studies = [given.folder for given in words if is_study(given.folder)]
+    if not word.folder.exists() and len(studies) == 1:
+        return resolve(studies[0], arm=str(word.folder))
+    return resolve(word.folder)
+
+
+def replicated(planned: Sequence[Launch], replicas: int) -> list[Launch]:
+    """Plan so many processes for each model."""
+    return [
+        dataclasses.replace(launch, replica=number + 1, share=launch.share / replicas)
+        for launch in planned
+        for number in range(replicas)
+    ]
 
 
 def _add_models(plan: _Plan, word: ModelWord, choice: Choice) -> None:

@@ -10,6 +10,7 @@ beside it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import subprocess
 import sys
@@ -23,8 +24,8 @@ from adaptkit.export.source import Source, of_model, of_run, role_of
 from adaptkit.run import Run, read_json, weights_digest
 from adaptkit.run_record import RunRecord, read_record
 from adaptkit.serve.engine import adapter_check
-from adaptkit.serve.engine.command import RANKS, Adapter
 from adaptkit.serve.engine.failures import last_line
+from adaptkit.serve.engine.lora_flags import RANKS, Adapter
 
 SETTINGS = "adapter_config.json"
 _DIGEST = re.compile(r"@sha256:([0-9a-f]{12})$")
@@ -101,7 +102,7 @@ def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
     recorded = str(read_json(folder / SETTINGS).get("base_model_name_or_path") or "")
     generators = [source for source in candidates if source.kind == "generate"]
     if digest := _DIGEST.search(recorded):
-        fitting = [source for source in generators if weights_digest(source.folder).startswith(digest[1])]
+        fitting = [source for source in generators if _base_digest(source.folder).startswith(digest[1])]
     else:
         same_name = [source for source in generators if source.folder.resolve().name == Path(recorded).name]
         fitting = same_name or generators
@@ -110,6 +111,17 @@ def base_of(folder: Path, candidates: Sequence[Source]) -> Source:
         fix = "give the base model's folder too: adaptkit serve BASE NAME=ADAPTER"
         raise ModelError(what, where=str(folder), fix=fix)
     return fitting[0]
+
+
+def _base_digest(folder: Path) -> str:
+    """Digest a base's weights, once while they stay as they are: adapters may come every minute."""
+    state = tuple((path, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.safetensors")))
+    return _digest_of_state(folder, state)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of_state(folder: Path, state: tuple[tuple[Path, int], ...]) -> str:
+    return weights_digest(folder)
 
 
 def merged(name: str, folder: Path, candidates: Sequence[Source]) -> Source:

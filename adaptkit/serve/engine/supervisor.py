@@ -29,6 +29,7 @@ from adaptkit.serve.engine.expected_answers import Expected
 from adaptkit.serve.engine.failures import IllegalInstruction
 from adaptkit.serve.engine.first_answers import check_answer, compare_with_transformers
 from adaptkit.serve.engine.preloaded import Preloaded
+from adaptkit.serve.engine.residents import Residents
 from adaptkit.serve.status import StatusLine
 
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
@@ -49,6 +50,10 @@ FAULT = "vLLM died of an illegal instruction (SIGILL) in bfloat16"
 
 class Engine:
     """A child process that serves one model and its adapters.
+
+    Attributes:
+        under_way: sequences whose answers have not begun.
+        answering: requests whose answers are not complete, streams among them.
 
     Args:
         launch: the command.
@@ -72,6 +77,7 @@ class Engine:
     ):
         self.launch, self.log, self.status, self.check, self.inspect = launch, log, status, check, inspect
         self.preloaded = preloaded
+        self.under_way = self.answering = 0
         self.state: State = "starting"
         self.key, self.port = api_keys.make_key(), 0
         self.load_s = 0.0
@@ -84,10 +90,15 @@ class Engine:
         self._stopping = asyncio.Event()
         self._back_at = 0.0
         self._relay = Relay()
+        self.residents = Residents(launch.room.slots if launch.room else 0, self, self._relay)
 
     @property
     def name(self) -> str:
         return self.launch.name
+
+    @property
+    def label(self) -> str:
+        return self.launch.label
 
     @property
     def url(self) -> str:
@@ -174,7 +185,7 @@ class Engine:
         self.launch = slower
         processor.remember_fault(FAULT)
         why = avoids_bfloat16(slower.source, slower.hardware)
-        self.status.note(self.name, f"starts again, {why}; log: {self.log}")
+        self.status.note(self.label, f"starts again, {why}; log: {self.log}")
         return True
 
     async def _start_once(self) -> None:
@@ -193,7 +204,7 @@ class Engine:
         self.load_s = time.monotonic() - began
         self.state = "ready"
         self._suspected.clear()
-        self.status.note(self.name, f"ready after {self.load_s:.1f} s{self._expected.in_words()}")
+        self.status.note(self.label, f"ready after {self.load_s:.1f} s{self._expected.in_words()}")
 
     async def _spawn(self) -> Child:
         self.port = free_port()
@@ -214,7 +225,7 @@ class Engine:
             phase = failures.phase(failures.tail(self.log, self._log_start))
             if phase != last_phase:
                 last_phase = phase
-                self.status.phase(self.name, phase)
+                self.status.phase(self.label, phase)
             if await self._relay.healthy(self.url, START_HEALTH_S):
                 if inspection:
                     self._expected = await inspection or self._expected
@@ -238,7 +249,7 @@ class Engine:
             self._expected = compare_with_transformers(client, self.launch, self._expected)
             if source.exported:
                 room = 0
-                if len(self.launch.names) == 1:  # see router.PROMPT_LOGPROBS
+                if not self.launch.with_lora:  # see router.PROMPT_LOGPROBS
                     room = self.max_len or 0
                 check_server(client, source, self.name, exact=self.launch.exact, room=room)
 
@@ -306,7 +317,7 @@ class Engine:
         self.restarts += 1
         wait = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** (failures_in_a_row - 1))
         self._back_at = time.monotonic() + wait + self.load_s
-        self.status.note(self.name, f"{why}; restart {self.restarts} in {wait:g} s")
+        self.status.note(self.label, f"{why}; restart {self.restarts} in {wait:g} s")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), wait)
 
@@ -316,6 +327,7 @@ class Engine:
 
     async def _end(self) -> None:
         child, self._child = self._child, None
+        self.residents.forget()
         if child is not None:
             if self.state == "ready":
                 self.state = "restarting"

@@ -97,10 +97,10 @@ class EngineClients:
         self._clients: dict[str, tuple[str, Client]] = {}
 
     def of(self, engine: Engine) -> Client:
-        kept = self._clients.get(engine.name)
+        kept = self._clients.get(engine.label)
         if kept is None or kept[0] != engine.url:
             kept = (engine.url, Client(engine.url, engine.key))
-            self._clients[engine.name] = kept
+            self._clients[engine.label] = kept
         return kept[1]
 
 
@@ -194,10 +194,11 @@ class SearchAnswers:
 
     def _engine_of(self, index: Index) -> Engine:
         """Raises: ConfigError where no engine serves the model that made the index."""
-        for engine in self._engines:
-            if engine.launch.source.kind == "embed" and self._digest(engine) == index.info["model"]:
-                return engine
-        raise not_served(self.folder, index, [engine.launch.source for engine in self._engines])
+        embedders = [engine for engine in self._engines if engine.launch.source.kind == "embed"]
+        able = [engine for engine in embedders if self._digest(engine) == index.info["model"]]
+        if not able:
+            raise not_served(self.folder, index, [engine.launch.source for engine in self._engines])
+        return _readiest(able)
 
     def _digest(self, engine: Engine) -> str:
         if engine.name not in self._digests:
@@ -206,15 +207,23 @@ class SearchAnswers:
 
     def _reranker(self, name: str) -> Engine:
         """Raises: Refused for a name that is no ready reranker's."""
-        rerankers = {e.name: e for e in self._engines if e.launch.source.kind == "rerank"}
-        if name not in rerankers:
-            served = ", ".join(rerankers) or "none"
-            what = f"no reranker '{name[:100]}'{nearest(name[:100], rerankers)}; served: {served}"
+        rerankers = [engine for engine in self._engines if engine.launch.source.kind == "rerank"]
+        able = [engine for engine in rerankers if engine.name == name]
+        if not able:
+            names = list(dict.fromkeys(engine.name for engine in rerankers))
+            served = ", ".join(names) or "none"
+            what = f"no reranker '{name[:100]}'{nearest(name[:100], names)}; served: {served}"
             raise Refused(404, what, param="rerank")
-        if rerankers[name].state != "ready":
-            seconds = str(rerankers[name].retry_after)
-            raise Refused(503, f"model '{name}' is {rerankers[name].state}", headers={"retry-after": seconds})
-        return rerankers[name]
+        engine = _readiest(able)
+        if engine.state != "ready":
+            seconds = str(engine.retry_after)
+            raise Refused(503, f"model '{name}' is {engine.state}", headers={"retry-after": seconds})
+        return engine
+
+
+def _readiest(replicas: Sequence[Engine]) -> Engine:
+    """Of the engines of one model one that is ready, with the fewest answers under way."""
+    return min(replicas, key=lambda engine: (engine.state != "ready", engine.answering))
 
 
 def check_index(folder: Path, sources: Sequence[Source]) -> None:
