@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tiny_root import write_root
 from tiny_study import backwards, study_config, write_texts
 
 from adaptkit.cli import console
@@ -33,6 +34,7 @@ from adaptkit.provenance.record import DocumentRecord, ProvenanceRecord
 from adaptkit.run import Run, read_jsonl, write_jsonl, write_sealed, write_text
 from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.prepared_files import PREPARED, PreparedFiles
+from adaptkit.study.record import read_study, runs_of
 
 GENERATES = '{"architectures": ["LlamaForCausalLM"]}'
 COSTS = {"base-1": (1e9, 10.0), "continued-1": (2e9, 20.0), "mood-1": (4e9, 40.0), "plain-1": (8e9, 80.0)}
@@ -134,8 +136,10 @@ def test_what_was_removed_is_counted_with_its_reason(world: World) -> None:
     repeats = next(each for why, each in removed.items() if why.startswith("repeats another row"))
     assert repeats.rows >= REPEATED and repeats.num_bytes > 0
     assert "held out to be judged on" in removed
-    tuned = removed["held out to tune on (passages or rows drawn from it)"]
-    assert tuned.rows == sum(1 for _ in read_jsonl(world.files.dev("domain")))
+    tuned = removed["held out to tune on, or of one group with such rows"]
+    held = {line["from"] for line in read_jsonl(world.files.dev("domain"))}
+    assert tuned.rows == len(held) > 0 and tuned.num_bytes > 0
+    assert {of.name for of in record.data} == {"domain", "general"}, "it did not learn the task"
 
 
 def test_a_source_that_changed_is_a_problem_with_its_name(
@@ -291,7 +295,20 @@ def test_a_run_of_its_own_is_counted_as_its_recipe_reads(tmp_path: Path) -> None
     assert find_document(ancestry, splits["train"].rows[0].text).readers[0].how == "cannot say"
 
 
-def test_what_has_no_provenance_is_refused(tmp_path: Path) -> None:
+def test_a_study_leads_to_all_its_trainings(tmp_path: Path) -> None:
+    study = write_root(tmp_path)
+    named = runs_of(read_study(study))
+    record = trace_provenance(study, tmp_path)
+    assert record.kind == "study" and {each.run for each in record.trainings} == named
+    assert record.problems == () and record.thresholds == () and record.weights == {}
+    shutil.rmtree(tmp_path / sorted(named)[0])
+    record = trace_provenance(study, tmp_path)
+    assert len(record.trainings) == len(named) - 1 and sorted(named)[0] in record.unverified[0]
+
+
+def test_what_has_no_provenance_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="trained nothing"):
+        find_ancestry(world.root / "data-1", world.root)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no run, study or export"):
         find_ancestry(tmp_path / "empty", tmp_path)

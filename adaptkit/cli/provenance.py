@@ -164,7 +164,7 @@ def _sources(data: Sequence[DataSetRecord]) -> Iterator[Any]:
             listed = ", ".join(f"{name} ({count:,} rows)" for name, count in of.licences.items())
             counted = f"; tokens as {of.tokens_by} has them" if of.tokens_by else ""
             size = f"{of.rows:,} rows, {of.num_bytes:,} bytes"
-            yield f"{_named(of)}: {size}; licences: {listed or '-'}{counted}"
+            yield f"{_named(of)}: {size}; licences as read: {listed or '-'}{counted}"
     held_out = [of for of in data if of.part not in ("train", "replay")]
     if held_out:
         table = _table("held out, never trained on", ("data", "source", "sha256", "file"), ("rows",))

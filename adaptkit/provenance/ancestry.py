@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from adaptkit.errors import DataError
 from adaptkit.export.record import MANIFEST_FILE, read_export
@@ -35,7 +36,7 @@ class Ancestry:
     """
 
     folder: Path
-    kind: str
+    kind: Literal["export", "run", "study"]
     runs: tuple[Run, ...]
     missing: tuple[str, ...] = ()
     exported: tuple[dict[str, object], ...] = ()
@@ -58,11 +59,20 @@ def find_ancestry(place: Path, root: Path) -> Ancestry:
         if read_export(folder) is not None:
             return _of_export(folder, root)
         if "record" in Run(folder).manifest():
-            return Ancestry(folder, "run", tuple(_closure([Run(folder)])))
+            return _of_run(folder)
     if (place / MANIFEST_FILE).is_file():
         read_record(Run(place))  # says that it has not ended
     what = "nothing here says what this was made from: it is no run, study or export, and in none"
     raise DataError(what, where=str(place), fix=NO_FOLDER)
+
+
+def _of_run(folder: Path) -> Ancestry:
+    runs = tuple(_closure([Run(folder)]))
+    if not runs:
+        recipe = read_record(Run(folder)).recipe
+        what = f"this run ({recipe}) trained nothing, and stands on nothing that was trained here"
+        raise DataError(what, where=str(folder), fix=NO_FOLDER)
+    return Ancestry(folder, "run", runs)
 
 
 def _of_study(folder: Path) -> Ancestry:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.export.papers.compute_thresholds import TrainingCompute, check_thresholds, training_compute
@@ -35,7 +36,7 @@ from adaptkit.provenance.record import (
 from adaptkit.provenance.sources import Tokens, added_sentences, data_of_run, data_of_study
 from adaptkit.provenance.split_rows import LEARNT, rows_of_split, token_counts
 from adaptkit.run import Run, model_digest, read_json, read_sealed
-from adaptkit.run_record import RunRecord, SplitRecord, read_record
+from adaptkit.run_record import ModelKind, RunRecord, SplitRecord, read_record
 from adaptkit.seal import check, file_digest
 from adaptkit.study.prepared_files import PREPARED, PreparedFiles
 from adaptkit.study.record import is_study
@@ -168,14 +169,17 @@ def _study_data(runs: Sequence[_Held], findings: Findings) -> Iterator[DataSetRe
     for folder in {each.prepared.path.resolve(): each.prepared for each in runs if each.prepared}.values():
         findings.holds(check, folder.path)
         readers = [each for each in runs if each.prepared and each.prepared.path == folder.path]
-        tokens = {}
+        tokens: dict[str, tuple[str, Tokens]] = {}
         for each in readers:
             for split in (each.record.splits[part] for part in LEARNT if part in each.record.splits):
                 if split.digest not in tokens and (counts := _tokens(each, split)):
                     tokens[split.digest] = counts
         prepared = prepared_of(folder)
         findings.notes += added_sentences(prepared.data)
-        yield from data_of_study(folder, prepared, tokens)
+        learnt = {name for each in readers for name in each.reads()}
+        for of in data_of_study(folder, prepared, tokens):
+            if of.name in learnt or not learnt <= prepared.data.corpora.keys():
+                yield of
 
 
 def _tokens(held: _Held, split: SplitRecord) -> tuple[str, Tokens] | None:
@@ -231,7 +235,10 @@ def _weights(ancestry: Ancestry, findings: Findings) -> dict[str, str]:
         for name, sha256 in made_from.items():
             if name.endswith(WEIGHTS) and (model / name).is_file() and file_digest(model / name) != sha256:
                 findings.problems.append(f"{model / name}: is not what {folder} was exported from")
-    return {path.name: file_digest(path) for path in sorted(folder.glob(f"*{WEIGHTS}"))}
+    weights = {path.name: file_digest(path) for path in sorted(folder.glob(f"*{WEIGHTS}"))}
+    if not weights:
+        findings.notes.append(f"{ancestry.folder} kept no weights, as trials and scorings of a study do not")
+    return weights
 
 
 def _foreign(ancestry: Ancestry, lineage: Lineage | None) -> Iterator[ForeignRecord]:
@@ -248,13 +255,17 @@ def _foreign(ancestry: Ancestry, lineage: Lineage | None) -> Iterator[ForeignRec
 
 def _foreign_bases(runs: Sequence[Run]) -> Iterator[Foreign]:
     """The models that runs of a study began with, or were taught by, and that were not trained here."""
-    seen = {"": Path()}
+    seen = {""}
     for run in runs:
         record = read_record(run)
-        for role, name in (("base", record.base), ("teacher", record.teacher)):
+        named: list[tuple[Literal["base", "teacher"], str]] = [
+            ("base", record.base),
+            ("teacher", record.teacher),
+        ]
+        for role, name in named:
             if name not in seen:
+                seen.add(name)
                 folder = find_base(run.path, name)
-                seen[name] = Path()
                 if run_of(folder) is None:
                     yield foreign_model(role, name, folder)
 
@@ -272,8 +283,10 @@ def _thresholds(
     """Regulators' thresholds for one model; none for a study, which has many."""
     if ancestry.kind == "study":
         return ()
-    folder = ancestry.folder if ancestry.kind == "export" else Run(ancestry.folder).model
-    generates = (folder / "config.json").is_file() and kind_of(folder) == "generate"
+    if ancestry.kind == "export":
+        generates = kind_of(ancestry.folder) == "generate"
+    else:
+        generates = read_record(Run(ancestry.folder)).model_kind is ModelKind.CAUSAL
     if lineage is not None:
         root = ancestry.runs[0].path.absolute().parent
         made_by = root / str(ancestry.runs[0].manifest().get("study") or ".")

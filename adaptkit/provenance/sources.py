@@ -16,9 +16,9 @@ from adaptkit.data.readers import Row
 from adaptkit.export.papers.lineage import Prepared
 from adaptkit.provenance.record import DataSetRecord, FileState, RemovedRecord, SourceRecord
 from adaptkit.provenance.split_rows import SplitRows, prepared_rows
-from adaptkit.run import Run, file_digest, read_jsonl
-from adaptkit.run_record import SplitRecord
-from adaptkit.study.data_record import CutRecord, DataRecord
+from adaptkit.run import Run, file_digest
+from adaptkit.run_record import CanaryRecord, SplitRecord
+from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord
 from adaptkit.study.prepared_files import PreparedFiles
 
 Tokens = Mapping[str, int]
@@ -84,10 +84,8 @@ def data_of_study(
     for name, corpus in prepared.data.corpora.items():
         train, test = corpus.train, corpus.test
         rows = prepared_rows(files.train(name), train.kind)
-        tokens_by, by_id = "", None
-        if rows is not None:
-            tokens_by, by_id = tokens.get(rows.digest, ("", None))
-        counted = None if rows is None else Counted.of(_by_file(rows), by_id)
+        tokens_of = tokens.get(rows.digest) if rows is not None else None
+        counted = None if rows is None else Counted.of(_by_file(rows), tokens_of[1] if tokens_of else None)
         found.append(
             DataSetRecord(
                 name=name,
@@ -99,8 +97,8 @@ def data_of_study(
                 digest=train.digest if rows is None else rows.digest,
                 licences=train.licences,
                 sources=source_records(train.files, counted),
-                removed=tuple(removed_of_study(name, prepared.data, files)),
-                tokens_by=tokens_by,
+                removed=tuple(removed_of_study(name, prepared.data, rows)),
+                tokens_by=tokens_of[0] if tokens_of else "",
             )
         )
         found.append(_as_recorded(name, "test", prepared.run, test))
@@ -156,11 +154,15 @@ def _reading(split: SplitRecord, num_kept: int | None) -> dict[str, int | None]:
     return reasons
 
 
-def removed_of_study(name: str, data: DataRecord, files: PreparedFiles) -> Iterable[RemovedRecord]:
-    """What went of one corpus between its files and its training rows, in the order in which it went."""
+def removed_of_study(name: str, data: DataRecord, rows: SplitRows | None) -> Iterable[RemovedRecord]:
+    """What went of one corpus between its files and its training rows, in the order in which it went.
+
+    Args:
+        rows: the training rows; None where they are not here.
+    """
     corpus, duplicates = data.corpora[name], data.duplicates.get(name, {})
-    for why, rows in _reading(corpus.train, duplicates.get("num_rows")).items():
-        yield RemovedRecord(why=why, rows=rows)
+    for why, count in _reading(corpus.train, duplicates.get("num_rows")).items():
+        yield RemovedRecord(why=why, rows=count)
     if removed := duplicates.get("num_exact", 0) + duplicates.get("num_near", 0):
         what = f"repeats another row ({duplicates['num_exact']} exactly, {duplicates['num_near']} nearly)"
         yield RemovedRecord(why=what, rows=removed, num_bytes=duplicates["removed_bytes"])
@@ -170,9 +172,17 @@ def removed_of_study(name: str, data: DataRecord, files: PreparedFiles) -> Itera
     for cut in data.cuts:
         if cut.train == name and (cut.num_documents_touched or cut.bytes_cut):
             yield _cut(cut)
-    if files.dev(name).is_file():
-        rows = sum(1 for _ in read_jsonl(files.dev(name)))
-        yield RemovedRecord(why="held out to tune on (passages or rows drawn from it)", rows=rows)
+    if rows is not None:
+        yield _tuned_on(corpus, rows, data.canaries if name == "domain" else None)
+
+
+def _tuned_on(corpus: CorpusRecord, rows: SplitRows, planted: CanaryRecord | None) -> RemovedRecord:
+    """What was held out for tuning: the difference between what was left before and what is trained on."""
+    count, num_bytes = corpus.train.documents - len(rows.rows), corpus.train.num_bytes - rows.num_bytes
+    if planted is not None:
+        count, num_bytes = count + planted.num_texts, num_bytes + planted.num_bytes
+    why = "held out to tune on, or of one group with such rows"
+    return RemovedRecord(why=why, rows=count if count >= 0 else None, num_bytes=num_bytes)
 
 
 def _cut(cut: CutRecord) -> RemovedRecord:

@@ -131,9 +131,10 @@ def _as_the_recipe(run: Run, record: RunRecord, part: str) -> Dataset | None:
         return labelled_rows(load(FinetuneConfig, run.config_path).config).get(part)
     if record.recipe is RecipeKind.DISTILL and record.model_kind is not None:
         from adaptkit.distill.start import read_data as distillation_rows
+        from adaptkit.models.folder import Kind
 
         config = load(DistillConfig, run.config_path).config
-        return distillation_rows(config, record.model_kind.value).get(part)
+        return distillation_rows(config, cast(Kind, record.model_kind.value)).get(part)
     return None
 
 
