@@ -252,6 +252,8 @@ def test_a_copied_export_tells_what_it_carries(world: World, tmp_path: Path) -> 
     assert [each.run for each in record.trainings] == ["mood-1", "continued-1", "base-1"]
     assert {each.state for each in record.trainings} == {"not here"}
     assert sum(each.flops for each in record.trainings) == 7e9
+    assert record.trainings[1].reads == ("domain", "general")
+    assert {of.name for of in record.data} == {"mood", "domain", "general"}
     names = {source.name for of in record.data if of.name == "domain" for source in of.sources}
     assert names == {"domain.jsonl", "more.jsonl"}, "its sources, without their folders"
     assert any(each.rows >= REPEATED for of in record.data for each in of.removed)

@@ -15,6 +15,7 @@ from adaptkit.provenance.record import (
     SourceRecord,
     TrainingRecord,
 )
+from adaptkit.run_record import LEARNT
 
 Entry = Mapping[str, Any]
 """One entry of `lineage` in an export's manifest (export/papers/lineage.py)."""
@@ -32,7 +33,7 @@ def trainings_of_export(lineage: Sequence[Entry]) -> list[TrainingRecord]:
             recipe=entry.get("recipe") or "not recorded",
             base=base,
             teacher=entry.get("teacher") or "",
-            reads=tuple(part for part in entry.get("data", {}) if part in ("train", "replay")),
+            reads=_reads(entry),
             tokens=entry.get("tokens"),
             flops=entry.get("flops"),
             state="not here",
@@ -41,13 +42,19 @@ def trainings_of_export(lineage: Sequence[Entry]) -> list[TrainingRecord]:
     ]
 
 
+def _reads(entry: Entry) -> tuple[str, ...]:
+    """The data sets that a training learnt from: of a study by their names, else by its own."""
+    parts = (part for part in LEARNT if part in entry.get("data", {}))
+    return tuple(entry.get("learnt") or (f"{entry['run']} {part}" for part in parts))
+
+
 def _base_name(lineage: Sequence[Entry]) -> str:
     return next((str(entry["base"]) for entry in lineage if "base" in entry), "random weights")
 
 
 def data_of_export(lineage: Sequence[Entry], missing: Collection[str]) -> Iterator[DataSetRecord]:
     """The data sets of trainings that are not here: of a study's the user's own files, each set once."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for entry in lineage:
         if entry.get("run") not in missing:
             continue
@@ -55,9 +62,12 @@ def data_of_export(lineage: Sequence[Entry], missing: Collection[str]) -> Iterat
         if not prepared:
             for part, split in entry.get("data", {}).items():
                 yield _data_set(entry["run"], part, entry["run"], split)
-        elif prepared["run"] not in seen:
-            seen.add(prepared["run"])
+        else:
+            known = set(entry["learnt"]) & prepared["corpora"].keys()
             for name, corpus in prepared["corpora"].items():
+                if (name not in known and known) or (prepared["run"], name) in seen:
+                    continue
+                seen.add((prepared["run"], name))
                 removed = tuple(_removed(name, prepared))
                 train = _data_set(name, "train", prepared["run"], corpus["train"])
                 yield train.model_copy(update={"removed": removed})

@@ -23,9 +23,9 @@ from adaptkit.data.readers import DataConfig, content_id, read
 from adaptkit.errors import DataError
 from adaptkit.provenance.ancestry import Ancestry, parents_of
 from adaptkit.provenance.record import DocumentRecord, PlaceRecord, ReaderRecord, RetrainingRecord
-from adaptkit.provenance.split_rows import LEARNT, SplitRows, prepared_rows, rows_of_split, token_counts
+from adaptkit.provenance.split_rows import SplitRows, prepared_rows, rows_of_split, token_counts
 from adaptkit.run import Run, read_sealed
-from adaptkit.run_record import RunRecord, read_record
+from adaptkit.run_record import LEARNT, RunRecord, read_record
 from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.rag import COLLECTION
 

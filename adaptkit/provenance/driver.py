@@ -17,6 +17,7 @@ from adaptkit.export.papers.lineage import (
     Foreign,
     Lineage,
     foreign_model,
+    learnt_corpora,
     prepared_of,
     prepared_run,
     trace_run,
@@ -34,9 +35,9 @@ from adaptkit.provenance.record import (
     TrainingRecord,
 )
 from adaptkit.provenance.sources import Tokens, added_sentences, data_of_run, data_of_study
-from adaptkit.provenance.split_rows import LEARNT, rows_of_split, token_counts
+from adaptkit.provenance.split_rows import rows_of_split, token_counts
 from adaptkit.run import Run, model_digest, read_json, read_sealed
-from adaptkit.run_record import ModelKind, RunRecord, SplitRecord, read_record
+from adaptkit.run_record import LEARNT, ModelKind, RunRecord, SplitRecord, read_record
 from adaptkit.seal import check, file_digest
 from adaptkit.study.prepared_files import PREPARED, PreparedFiles
 from adaptkit.study.record import is_study
@@ -124,21 +125,9 @@ class _Held:
 
     def reads(self) -> tuple[str, ...]:
         """The data sets that it learnt from: of a study by their names, else by its own."""
-        learnt = [part for part in LEARNT if part in self.record.splits]
-        if self.prepared is None:
-            return tuple(f"{self.name} {part}" for part in learnt)
-        return tuple(self._corpus(self.record.splits[part]) for part in learnt)
-
-    def _corpus(self, split: SplitRecord) -> str:
-        """The corpus that a file of prepared rows holds; its task where the rows were drawn from those."""
-        assert self.prepared is not None
-        files, names = (
-            PreparedFiles(self.prepared.path),
-            {Path(str(file["name"])).name for file in split.files},
-        )
-        corpora = prepared_of(self.prepared).data.corpora
-        found = next((name for name in corpora if files.train(name).name in names), "")
-        return found or self.record.task or "text of a task's rows"
+        if self.prepared is not None:
+            return learnt_corpora(self.prepared, self.record)
+        return tuple(f"{self.name} {part}" for part in LEARNT if part in self.record.splits)
 
     def training(self) -> TrainingRecord:
         cost = read_sealed(self.run.cost_path) if self.run.cost_path.is_file() else {}
@@ -151,7 +140,7 @@ class _Held:
             reads=self.reads(),
             num_steps=self.record.num_steps,
             params=self.record.params,
-            tokens=cost.get("tokens"),
+            tokens=round(cost["tokens"]) if cost.get("tokens") is not None else None,
             flops=cost.get("flops"),
             seconds=cost.get("seconds"),
             device=cost.get("device") or "",

@@ -23,8 +23,6 @@ from adaptkit.run import Run, digest, read_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord
 
 T = TypeVar("T")
-LEARNT = ("train", "replay")
-"""The parts of a run's data that weights are trained on."""
 ORIGIN = "from"
 """The field of prepared rows that says `file:line` of their source."""
 
@@ -131,7 +129,7 @@ def _as_the_recipe(run: Run, record: RunRecord, part: str) -> Dataset | None:
         return labelled_rows(load(FinetuneConfig, run.config_path).config).get(part)
     if record.recipe is RecipeKind.DISTILL and record.model_kind is not None:
         from adaptkit.distill.start import read_data as distillation_rows
-        from adaptkit.models.folder import Kind
+        from adaptkit.trainer.distillation import Kind
 
         config = load(DistillConfig, run.config_path).config
         return distillation_rows(config, cast(Kind, record.model_kind.value)).get(part)

@@ -12,8 +12,9 @@ from typing import Any, Literal
 from adaptkit.export.source import Source, find_base, is_hub_id, run_of
 from adaptkit.model_origin import UNKNOWN_LICENCE, hub_id, licence_files, stated_licence
 from adaptkit.run import Run, file_digest, read_sealed
-from adaptkit.run_record import RecipeKind, RunRecord, SplitRecord, read_record, validated
+from adaptkit.run_record import LEARNT, RecipeKind, RunRecord, SplitRecord, read_record, validated
 from adaptkit.study.data_record import CutRecord, DataRecord
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.record import is_study, read_study
 
 SERVED_TEACHER = "a model behind HTTP"
@@ -53,6 +54,7 @@ class Training:
         recipe: what made it.
         flops, tokens: what its training took and read; None where it kept no cost.
         prepared: where the rows came from, of a study's run; None of any other.
+        learnt: the data sets of it that the training learnt from.
     """
 
     run: str
@@ -66,6 +68,7 @@ class Training:
     flops: float | None = None
     tokens: int | None = None
     prepared: Prepared | None = None
+    learnt: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         data = {name: _without_folders(split) for name, split in self.splits.items()}
@@ -81,6 +84,7 @@ class Training:
             "flops": self.flops,
             "tokens": self.tokens,
             "prepared": self.prepared.as_json() if self.prepared else None,
+            "learnt": list(self.learnt),
         }
 
 
@@ -201,6 +205,7 @@ def _training(run: Run) -> Training:
         flops=cost.get("flops"),
         tokens=cost.get("tokens"),
         prepared=None if found is None else prepared_of(found),
+        learnt=() if found is None else learnt_corpora(found, record),
     )
 
 
@@ -249,6 +254,19 @@ def _without_folders(split: SplitRecord) -> dict[str, Any]:
     """Write what a manifest says of a split: files by name only."""
     facts = split.model_dump(include={"kind", "documents", "num_bytes", "digest", "licences"})
     return {**facts, "files": [{**file, "name": Path(str(file["name"])).name} for file in split.files]}
+
+
+def learnt_corpora(prepared: Run, record: RunRecord) -> tuple[str, ...]:
+    """Name the data sets of prepared data that a run learnt from, by the files that it read.
+
+    Rows that were drawn from those of a task count as the task.
+    """
+    files, learnt = PreparedFiles(prepared.path), dict[str, None]()
+    by_file = {files.train(name).name: name for name in prepared_of(prepared).data.corpora}
+    for split in (record.splits[part] for part in LEARNT if part in record.splits):
+        names = [by_file.get(Path(str(file["name"])).name, "") for file in split.files]
+        learnt[next(filter(None, names), record.task or "text of a task's rows")] = None
+    return tuple(learnt)
 
 
 def _without_places(cut: CutRecord) -> dict[str, Any]:
