@@ -32,6 +32,8 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
+LEARNT = ("train", "replay")
+"""The splits of a run that weights are trained on."""
 
 
 class RecipeKind(StrEnum):

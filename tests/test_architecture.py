@@ -32,6 +32,7 @@ LEVELS = {
     "demo": 10,
     "serve": 9,
     "compare": 9,
+    "provenance": 9,
     "report": 8,
     "planning": 8,
     "export": 8,

@@ -35,6 +35,9 @@ def test_the_card_is_filled_and_holds_no_text_path_or_time(notes: Run, tmp_path:
         "training FLOPs",
         "Reproduce",
         "one training: no interval",
+        "| presumed to have systemic risk | 1e+25 |",
+        "provider of a modified model: a third of its base | - |",
+        "not legal advice",
     ):
         assert line in card, line
     assert "license: other" in card and "whoever owns the training text decides" in card

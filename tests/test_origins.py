@@ -20,7 +20,6 @@ from adaptkit.compare.stages.language import JOBS, learning_rate
 from adaptkit.compare.stages.language_job import JobOrder
 from adaptkit.compare.stages.pretraining_jobs import Mixed, OwnText, own_text
 from adaptkit.compare.usable_base import why_base_cannot
-from adaptkit.compare.workspace import PreparedFiles
 from adaptkit.data.readers import Row
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.model_uses import Use
@@ -34,6 +33,7 @@ from adaptkit.study.config import MixedConfig, StudyConfig
 from adaptkit.study.controls import gains_from_text, missing_controls
 from adaptkit.study.mixture import domain_share, why_no_mixture
 from adaptkit.study.preference import Preference, forgotten
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.record import ForgettingRecord, read_study
 from adaptkit.study.results import collect
 from adaptkit.study.stage_record import StageKey

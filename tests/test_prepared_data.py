@@ -16,7 +16,7 @@ from tiny_study import study_config, write_texts
 
 from adaptkit.compare.stages.data import identity, prepare, write_data
 from adaptkit.compare.trained_text import domain_bytes_read
-from adaptkit.compare.workspace import PreparedFiles, documents
+from adaptkit.compare.workspace import documents
 from adaptkit.data.beir import read_set
 from adaptkit.data.canaries import WHERE, canaries, canary_record
 from adaptkit.data.cutting import Removal
@@ -29,6 +29,7 @@ from adaptkit.study.arms import Origin
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.data_counts import OTHERS, _parts, cut_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, PartCutRecord
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.task import CorpusConfig, CorpusRows, TaskConfig
 
 

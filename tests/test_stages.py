@@ -23,7 +23,7 @@ from adaptkit.compare.stages.language_job import (
 )
 from adaptkit.compare.stages.pretraining_jobs import SCRATCH_RATE, Continued, KeepTraining, Placebo, Scratch
 from adaptkit.compare.stages.tsdae_job import RATE, RestoreTexts
-from adaptkit.compare.workspace import PreparedFiles, Workspace, read_scores, tidy
+from adaptkit.compare.workspace import Workspace, read_scores, tidy
 from adaptkit.data.readers import Dataset, Row, content_id
 from adaptkit.errors import DataError
 from adaptkit.pretrain.config import PretrainConfig
@@ -31,6 +31,7 @@ from adaptkit.run import Run, write_json
 from adaptkit.seal import check
 from adaptkit.study.arms import Origin
 from adaptkit.study.budget import Budget
+from adaptkit.study.prepared_files import PreparedFiles
 
 
 def test_learning_rates_are_centred_by_what_a_job_moves() -> None:

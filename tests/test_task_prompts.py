@@ -10,11 +10,11 @@ from tiny_study import study_config, write_texts
 
 from adaptkit.compare.plan import prompt_instructions
 from adaptkit.compare.stages import task as task_stage
-from adaptkit.compare.workspace import PreparedFiles
 from adaptkit.config import load
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.finetune.prompt_words import LABEL_INSTRUCTION
 from adaptkit.study.config import StudyConfig
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.rag import Library
 
 

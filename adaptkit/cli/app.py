@@ -4,6 +4,7 @@
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit report runs/STUDY         write a study's report again
     adaptkit audit runs/STUDY          can a classifier's confidence be trusted, and what should people do?
+    adaptkit provenance FOLDER         from weights back to rows: sources, digests, who learnt a document
     adaptkit plan size=1B              sizes, tokens, hours, dollars and memory, before anything trains
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
@@ -52,6 +53,7 @@ from adaptkit.cli import (
     labelling,
     models,
     plan,
+    provenance,
     runs,
     serve,
     train,
@@ -73,6 +75,7 @@ for group in (
     init.app,
     compare.app,
     audit.app,
+    provenance.app,
     plan.app,
     train.app,
     try_model.app,

@@ -10,7 +10,7 @@ from pathlib import Path
 from adaptkit.audit.memorisation import NUM_PASSAGES, Subject, audit_memorisation
 from adaptkit.audit.record import MemorisationRecord
 from adaptkit.audit.training_text import audited_text, passes_of
-from adaptkit.compare.workspace import PreparedFiles, rows_of
+from adaptkit.compare.workspace import rows_of
 from adaptkit.config import load
 from adaptkit.errors import DataError
 from adaptkit.models.folder import find
@@ -20,6 +20,7 @@ from adaptkit.seal import check
 from adaptkit.study.arms import Origin
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.forecast_record import WHOLE
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.record import ArmRecord, ScoreRecord, StudyRecord, read_study
 
 

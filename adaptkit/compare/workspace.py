@@ -6,7 +6,7 @@ runs/<study>-<hash8>/
     logs/<stage>.log     what a stage printed            study.json            see study/record.py
     labels/<task>.*      shares of a task's labels, drawn for the trainings with fewer of them
 runs/api-replies/        what APIs answered, by the digest of the request
-runs/data-<hash8>/       the prepared data: <corpus>.train.jsonl, .dev.jsonl, .test.jsonl; <task>/ for sets
+runs/data-<hash8>/       the prepared data, see study/prepared_files.py
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from adaptkit.study.arms import Arm, Origin
 from adaptkit.study.budget import Budget
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.forecast_record import WHOLE, Portion
+from adaptkit.study.prepared_files import PREPARED, PreparedFiles
 from adaptkit.study.rag import COLLECTION, Library, RagConfig
 from adaptkit.study.record import is_study, read_study, runs_of
 from adaptkit.study.stage_record import (
@@ -44,11 +45,6 @@ from adaptkit.study.stage_record import (
     read_result,
     runs_of_result,
 )
-from adaptkit.study.task import TaskFiles
-
-PREPARED = "prepared"
-"""What a run's inputs call the digest of the prepared data: the key of no config, so that the file that a
-config names still tells runs apart (all of a text, or a part of it)."""
 
 
 def plan_path(study: Path) -> Path:
@@ -97,31 +93,6 @@ def api_replies(root: Path) -> Path:
 def forget_stages(study: Path) -> None:
     """Let every stage run again; finished trainings are still found."""
     shutil.rmtree(study / "stages", ignore_errors=True)
-
-
-class PreparedFiles:
-    """Names of the prepared data's files."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def train(self, corpus: str) -> Path:
-        """Training text of `domain` or `general`."""
-        return self.folder / f"{corpus}.train.jsonl"
-
-    def dev(self, corpus: str) -> Path:
-        return self.folder / f"{corpus}.dev.jsonl"
-
-    def test(self, corpus: str) -> Path:
-        return self.folder / f"{corpus}.test.jsonl"
-
-    def task(self, name: str) -> TaskFiles:
-        return TaskFiles(self.folder / name, self.train(name), self.dev(name), self.test(name))
-
-    def digest(self) -> str:
-        """sha256 over the names and contents of all rows."""
-        files = sorted(p for p in self.folder.rglob("*") if p.suffix in (".jsonl", ".tsv"))
-        return digest({str(p.relative_to(self.folder)): file_digest(p) for p in files})
 
 
 class Workspace:

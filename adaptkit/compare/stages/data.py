@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.compare.stage import Stage
-from adaptkit.compare.workspace import PreparedFiles, Workspace, rows_of
+from adaptkit.compare.workspace import Workspace, rows_of
 from adaptkit.data.canaries import CanaryConfig, canary_record, plant, planted_sentence
 from adaptkit.data.cutting import Removal, cut_overlap, drop_overlap
 from adaptkit.data.dedup import deduplicate
@@ -30,6 +30,7 @@ from adaptkit.study.corpus_rows import read_corpus
 from adaptkit.study.data_counts import cut_record, shift_record, test_set_record
 from adaptkit.study.data_record import CorpusRecord, CutRecord, DataRecord, ShiftRecord, TestSetRecord
 from adaptkit.study.inputs import corpora, data_configs, prepared_digests
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.rag import COLLECTION
 from adaptkit.study.stage_record import PreparedResult
 from adaptkit.study.task import CorpusConfig, CorpusRows

@@ -12,11 +12,12 @@ from typing import Any
 from adaptkit import models
 from adaptkit.adapters import AdapterConfig
 from adaptkit.architecture import SizeConfig
-from adaptkit.compare.workspace import PreparedFiles, Workspace, documents, rows_of
+from adaptkit.compare.workspace import Workspace, documents, rows_of
 from adaptkit.data.readers import DataConfig, Dataset
 from adaptkit.run import Run, write_jsonl
 from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.arms import Origin
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.spend import forward_flops, token_lengths
 from adaptkit.trainer.config import TrainerConfig
 

@@ -16,7 +16,7 @@ from adaptkit.compare.stages.language_job import (
     files,
     part_of_text,
 )
-from adaptkit.compare.workspace import PreparedFiles, Workspace
+from adaptkit.compare.workspace import Workspace
 from adaptkit.errors import DataError
 from adaptkit.models.folder import saved_shape
 from adaptkit.pretrain.config import PretrainConfig
@@ -26,6 +26,7 @@ from adaptkit.run_record import RecipeKind, RunRecord
 from adaptkit.study.base_model import text_kind, with_vocabulary
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.mixture import domain_share
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.spend import meta_model
 from adaptkit.trainer.config import TrainerConfig
 

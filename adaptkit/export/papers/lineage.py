@@ -11,11 +11,35 @@ from typing import Any, Literal
 
 from adaptkit.export.source import Source, find_base, is_hub_id, run_of
 from adaptkit.model_origin import UNKNOWN_LICENCE, hub_id, licence_files, stated_licence
-from adaptkit.run import Run, file_digest
-from adaptkit.run_record import SplitRecord, read_record
+from adaptkit.run import Run, file_digest, read_sealed
+from adaptkit.run_record import LEARNT, RecipeKind, RunRecord, SplitRecord, read_record, validated
+from adaptkit.study.data_record import CutRecord, DataRecord
+from adaptkit.study.prepared_files import PreparedFiles
+from adaptkit.study.record import is_study, read_study
 
 SERVED_TEACHER = "a model behind HTTP"
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared data of a study: which files its rows came from, and what was taken out of them.
+
+    Attributes:
+        run: the name of the run that holds it.
+        data: what its record says.
+    """
+
+    run: str
+    data: DataRecord
+
+    def as_json(self) -> dict[str, Any]:
+        corpora = {
+            name: {"train": _without_folders(corpus.train), "test": _without_folders(corpus.test)}
+            for name, corpus in self.data.corpora.items()
+        }
+        cuts = [_without_places(cut) for cut in self.data.cuts]
+        return {"run": self.run, "corpora": corpora, "duplicates": self.data.duplicates, "cuts": cuts}
 
 
 @dataclass(frozen=True)
@@ -27,6 +51,10 @@ class Training:
         teacher: what it learnt from besides text, by name; None without a teacher.
         splits: the data it read.
         identity, config_sha256, code, versions: what would have to be equal to make it again.
+        recipe: what made it.
+        flops, tokens: what its training took and read; None where it kept no cost.
+        prepared: where the rows came from, of a study's run; None of any other.
+        learnt: the data sets of it that the training learnt from.
     """
 
     run: str
@@ -36,6 +64,11 @@ class Training:
     splits: dict[str, SplitRecord]
     code: dict[str, Any] | None
     versions: dict[str, str] | None
+    recipe: str = ""
+    flops: float | None = None
+    tokens: int | None = None
+    prepared: Prepared | None = None
+    learnt: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         data = {name: _without_folders(split) for name, split in self.splits.items()}
@@ -47,6 +80,11 @@ class Training:
             "data": data,
             "code": self.code,
             "versions": self.versions,
+            "recipe": self.recipe,
+            "flops": self.flops,
+            "tokens": self.tokens,
+            "prepared": self.prepared.as_json() if self.prepared else None,
+            "learnt": list(self.learnt),
         }
 
 
@@ -115,11 +153,12 @@ class Lineage:
 def trace(source: Source) -> Lineage:
     """Trace all that a source was made from."""
     if source.run is None:
-        return Lineage((), (_foreign("base", str(source.folder), source.folder),))
-    return _trace_run(Run(source.run))
+        return Lineage((), (foreign_model("base", str(source.folder), source.folder),))
+    return trace_run(Run(source.run))
 
 
-def _trace_run(last: Run) -> Lineage:
+def trace_run(last: Run) -> Lineage:
+    """Trace all that the model of a run was made from."""
     trainings: list[Training] = []
     bases: list[Foreign] = []
     teachers: list[Foreign] = []
@@ -132,7 +171,7 @@ def _trace_run(last: Run) -> Lineage:
         folder = find_base(run.path, record.base)
         run = run_of(folder)
         if run is None and record.base:
-            bases.append(_foreign("base", record.base, folder))
+            bases.append(foreign_model("base", record.base, folder))
     return Lineage(tuple(trainings), (*bases, *teachers))
 
 
@@ -141,8 +180,8 @@ def _foreign_teachers(run: Run, teacher: str) -> list[Foreign]:
     folder = find_base(run.path, teacher)
     trained_here = run_of(folder)
     if trained_here is None:
-        return [_foreign("teacher", teacher, folder)]
-    return [replace(model, role="teacher") for model in _trace_run(trained_here).foreign]
+        return [foreign_model("teacher", teacher, folder)]
+    return [replace(model, role="teacher") for model in trace_run(trained_here).foreign]
 
 
 def _training(run: Run) -> Training:
@@ -150,6 +189,10 @@ def _training(run: Run) -> Training:
     config_sha256: str | None = None
     if run.config_path.is_file():
         config_sha256 = file_digest(run.config_path)
+    cost: dict[str, Any] = {}
+    if run.cost_path.is_file():
+        cost = read_sealed(run.cost_path)
+    found = prepared_run(run, record)
     return Training(
         run=run.path.resolve().name,
         teacher=_teacher_name(run, record.teacher),
@@ -158,7 +201,43 @@ def _training(run: Run) -> Training:
         splits=record.splits,
         code=manifest.get("code") or None,
         versions=manifest.get("versions"),
+        recipe=record.recipe.value,
+        flops=cost.get("flops"),
+        tokens=cost.get("tokens"),
+        prepared=None if found is None else prepared_of(found),
+        learnt=() if found is None else learnt_corpora(found, record),
     )
+
+
+def prepared_run(run: Run, record: RunRecord) -> Run | None:
+    """Find the run that holds the prepared data which a run of a study read; None where there is none.
+
+    It is where the files lie that the run read, or else what the study names whose stage made the run.
+    """
+    root = run.path.absolute().parent
+    files = [Path(str(file["name"])) for split in record.splits.values() for file in split.files]
+    for folder in dict.fromkeys(parent for file in files for parent in list(file.parents)[:2]):
+        for place in (root / folder.name, folder):
+            if _holds_data(Run(place)):
+                return Run(place)
+    study = root / str(run.manifest().get("study") or run.path.name)
+    if not is_study(study):
+        return None
+    named = Run(root / (read_study(study).prepared_run or study.name))
+    return named if _holds_data(named) else None
+
+
+def _holds_data(run: Run) -> bool:
+    if not run.finished:
+        return False
+    record = read_record(run) if "record" in run.manifest() else None
+    return record is not None and record.recipe is RecipeKind.PREPARE and "data" in record.facts
+
+
+def prepared_of(run: Run) -> Prepared:
+    """What a run of prepared data says of itself."""
+    data = validated(DataRecord, read_record(run).facts["data"], str(run.manifest_path))
+    return Prepared(run.path.resolve().name, data)
 
 
 def _teacher_name(run: Run, teacher: str) -> str | None:
@@ -177,7 +256,26 @@ def _without_folders(split: SplitRecord) -> dict[str, Any]:
     return {**facts, "files": [{**file, "name": Path(str(file["name"])).name} for file in split.files]}
 
 
-def _foreign(role: Literal["base", "teacher"], model: str, folder: Path | None) -> Foreign:
+def learnt_corpora(prepared: Run, record: RunRecord) -> tuple[str, ...]:
+    """Name the data sets of prepared data that a run learnt from, by the files that it read.
+
+    Rows that were drawn from those of a task count as the task.
+    """
+    files, learnt = PreparedFiles(prepared.path), dict[str, None]()
+    by_file = {files.train(name).name: name for name in prepared_of(prepared).data.corpora}
+    for split in (record.splits[part] for part in LEARNT if part in record.splits):
+        names = [by_file.get(Path(str(file["name"])).name, "") for file in split.files]
+        learnt[next(filter(None, names), record.task or "text of a task's rows")] = None
+    return tuple(learnt)
+
+
+def _without_places(cut: CutRecord) -> dict[str, Any]:
+    """Write what a test took out of training data, without the places of its items."""
+    return cut.model_dump(mode="json", exclude={"examples", "by_source", "by_label"})
+
+
+def foreign_model(role: Literal["base", "teacher"], model: str, folder: Path | None) -> Foreign:
+    """Describe a model from elsewhere; its folder, where it is here, tells licence and digests."""
     if folder is None:
         return Foreign(role, _short(model), None, UNKNOWN_LICENCE, None, hub_id(model))
     on_hub = hub_id(model) or hub_id(str(folder))

@@ -17,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from adaptkit.data.json_fields import Schema
 from adaptkit.export.abstention import confidence_note
 from adaptkit.export.formats import GROUP_SIZES
-from adaptkit.export.papers.lineage import Training
+from adaptkit.export.papers.compute_thresholds import NO_ADVICE, check_thresholds, training_compute
+from adaptkit.export.papers.lineage import Lineage, Training
 from adaptkit.export.papers.provenance import Provenance, code
 from adaptkit.export.record import ExportRecord, ServedKind
 from adaptkit.export.source import LABEL_SET, REGRESSION, SERVED_TAGGERS, Source, problem_type
@@ -92,6 +93,8 @@ def write_card(folder: Path, source: Source, provenance: Provenance, parity: Par
         "runs_on": NEEDS[export.needs],
         "data": [row for training in lineage.trainings for row in _data_rows(training)],
         "budget": _budget(source),
+        "thresholds": _thresholds(source, lineage),
+        "no_advice": NO_ADVICE,
         "scores": scores(source),
         "verdict": verdict_sentence(source),
         "parity": parity,
@@ -288,6 +291,12 @@ def _budget(source: Source) -> list[tuple[str, str]]:
     ]
     rows += [(title, form.format(cost[key])) for title, key, form in figures if cost.get(key) is not None]
     return [*rows, ("device", str(cost.get("device") or "not recorded"))]
+
+
+def _thresholds(source: Source, lineage: Lineage) -> list[tuple[str, ...]]:
+    """List regulators' thresholds and whether what made this model reaches them."""
+    compute = training_compute(lineage, generates=source.kind == "generate", study=source.study)
+    return [check.cells() for check in check_thresholds(compute)]
 
 
 def _reproduce(source: Source, provenance: Provenance) -> list[str]:
