@@ -94,7 +94,7 @@ def test_a_planted_gap_is_found_and_told_from_what_was_there_before(study: Path)
 
 def test_a_column_without_a_gap_shows_none_and_numbers_are_cut(study: Path) -> None:
     (task,) = grouped_scores(study, "age", task=TASK)
-    assert [group.name for group in task.groups] == ["0 to 21", "22 to 44", "45 to 66", "67 to 89"]
+    assert [group.name for group in task.groups] == ["0 to 19", "20 to 39", "40 to 64", "65 to 89"]
     assert task.level == pytest.approx(1 - 0.05 / 4)
     (part,) = parts_of(BiasRecord(confidence=0.95, tasks=(task,)))
     assert part.lead.startswith("That continued+full fares differently by age is not shown: with these items")

@@ -86,6 +86,17 @@ def test_repeated_texts_and_rows_of_a_caller_count_once() -> None:
         Reference.of(rows(1, 79))
 
 
+def test_documents_of_several_rows_make_no_alarms() -> None:
+    """More text lies closer to the profile; the reference must not be larger than the window by that."""
+    train = [
+        Row({**row.values, "group": str(i // 4)}, row.where, row.id) for i, row in enumerate(rows(1, 800))
+    ]
+    reference = Reference.of(train)
+    assert reference.num_profile == reference.num_beside == 100
+    drifts = [reference.compare(rows(20 + seed, 60)) for seed in range(4)]
+    assert min(drift.p for drift in drifts) > 0.02
+
+
 def test_windows_go_by_time_and_say_what_is_left() -> None:
     plain = rows(1, 250)
     parts, left = windows(plain, 100)

@@ -10,7 +10,8 @@ of texts lies from it (which words it uses, how many of its words the profile la
 other half stands beside the window: if nothing has changed, the window's texts and those are exchangeable, so
 each number is held against what it is when the texts of both are dealt out at random (Fisher's permutation
 test). Its p is exact at any size. An alarm is the smallest of the three, times three, at or below the rate
-that is wanted. Rows of one `group`, and equal texts, are dealt together.
+that is wanted. Of rows of one `group`, and of equal texts, one is dealt: several are not independent, and more
+text lies closer to any profile than less.
 
 Shape letters: N documents, V columns of words.
 """
@@ -99,7 +100,7 @@ class Reference:
         num_profile, num_beside: documents of the two halves.
     """
 
-    def __init__(self, profile: Sequence[Sequence[Row]], beside: Sequence[Sequence[Row]]):
+    def __init__(self, profile: Sequence[Sequence[Row]], beside: Sequence[Row]):
         counted: Counter[str] = Counter()
         for document in profile:
             for row in document:
@@ -108,7 +109,7 @@ class Reference:
         self.names = [word for word, _ in counted.most_common(NUM_WORDS)]
         self._places = {word: place for place, word in enumerate(self.names)}
         self.num_profile, self.num_beside = len(profile), len(beside)
-        self._profile_V = self._sums(profile).sum(axis=0)
+        self._profile_V = sum(self._sums(document).sum(axis=0) for document in profile)
         self._beside_NV = self._sums(beside)
 
     @classmethod
@@ -127,19 +128,16 @@ class Reference:
         half = len(order) // 2
         parts = order[:half], order[half : half + MOST_DOCUMENTS]
         profile, beside = ([documents[name] for name in part] for part in parts)
-        return cls(profile, beside)
+        return cls(profile, [_one(document) for document in beside])
 
-    def _sums(self, documents: Sequence[Sequence[Row]]) -> np.ndarray:
-        """Of each document [N, V]: counts of each word, of others, of unknown ones; log-lengths; texts."""
-        sums_NV = np.zeros((len(documents), len(self.names) + 4))
-        for own_V, document in zip(sums_NV, documents, strict=True):
-            for row in document:
-                found = words(row.text)
-                for word in found:
-                    own_V[self._places.get(word, len(self.names))] += 1
-                own_V[-3] += sum(word not in self.known for word in found)
-                own_V[-2] += np.log1p(len(found))
-                own_V[-1] += 1
+    def _sums(self, rows: Sequence[Row]) -> np.ndarray:
+        """Of each row [N, V]: counts of each word, of others, of unknown ones; log-lengths; texts."""
+        sums_NV = np.zeros((len(rows), len(self.names) + 4))
+        for own_V, row in zip(sums_NV, rows, strict=True):
+            found = words(row.text)
+            for word in found:
+                own_V[self._places.get(word, len(self.names))] += 1
+            own_V[-3:] = sum(word not in self.known for word in found), np.log1p(len(found)), 1
         return sums_NV
 
     def _distances(self, sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -158,7 +156,7 @@ class Reference:
             rate: of false alarms that is wanted, between 3 / 1000 and 1.
         Raises: DataError for a window of too few different texts.
         """
-        documents = list(_documents(rows).values())
+        documents = [_one(document) for document in _documents(rows).values()]
         if len(documents) < MIN_DOCUMENTS:
             what = f"{len(documents)} different texts, and a window needs {MIN_DOCUMENTS}"
             raise DataError(what, where=rows[0].where, fix="wait for more, or take larger windows")
@@ -204,6 +202,11 @@ class Reference:
 
 def _bits(shares: np.ndarray, middle: np.ndarray) -> np.ndarray:
     return shares * np.log2(np.maximum(shares, 1e-300) / middle)
+
+
+def _one(document: Sequence[Row]) -> Row:
+    """One row of a document, by hash."""
+    return min(document, key=lambda row: draw_hash(row.id))
 
 
 def _documents(rows: Sequence[Row]) -> dict[str, list[Row]]:
