@@ -8,7 +8,7 @@
         eval/<suite>.jsonl  a row per item (also .dev.jsonl)  eval/<suite>.json   the scores of those rows
         heldout.jsonl    what an export is tested on  calibration.jsonl   what GPTQ calibrates on
         export/<format>/ servable folders             report/{report.html,report.md,verdict.json}
-        cost.json  parity.json  bench.json  memorisation.json  crash.json  after a step that was not finite
+        cost.json  parity.json  bench.json  memorisation.json  bias.json  crash.json  after a step not finite
 
 The hash is of the resolved config without what only costs, the digests of the data and of the models that it
 names, and the format of the records, so the same question finds the same folder: a finished run is skipped
@@ -196,9 +196,8 @@ class Run:
     def bench_path(self) -> Path:
         return self.path / "bench.json"
 
-    @property
-    def memorisation_path(self) -> Path:
-        return self.path / "memorisation.json"
+    def audit_path(self, audit: Literal["memorisation", "bias"]) -> Path:
+        return self.path / f"{audit}.json"
 
     def manifest(self) -> dict[str, Any]:
         return read_sealed(self.manifest_path) if self.manifest_path.exists() else {}

@@ -22,7 +22,7 @@ from adaptkit.errors import DataError
 MANIFEST = "manifest.json"
 WRITTEN = "files_written"
 SEAL = "seal"
-LATER = frozenset({MANIFEST, "cost.json", "parity.json", "bench.json", "memorisation.json"})
+LATER = frozenset({MANIFEST, "cost.json", "parity.json", "bench.json", "memorisation.json", "bias.json"})
 LATER_FOLDERS = frozenset({"checkpoints", "tensorboard", "export", "report", "logs", "stages"})
 """What is written, or written again, after a run has ended; cost.json is sealed by itself."""
 

@@ -213,6 +213,7 @@ RUN_FILES = {
     "parity.json",
     "bench.json",
     "memorisation.json",
+    "bias.json",
     "heldout.jsonl",
     "calibration.jsonl",
 }
@@ -225,6 +226,7 @@ OWNERS = {
         "parity.json",
         "bench.json",
         "memorisation.json",
+        "bias.json",
     },  # what is not listed in it
     "adaptkit/compare/workspace.py": {"plan.json", "stages"},
     "adaptkit/study/record.py": {"study.json"},

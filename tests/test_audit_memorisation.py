@@ -1,6 +1,6 @@
 """What models keep of their text: of a tiny model that has read it too often, and of made-up losses. Home of
-audit.memorisation, audit.membership, audit.exposure, audit.extractable_text, audit.training_text and
-audit.record."""
+audit.memorisation, audit.membership, audit.exposure, audit.extractable_text, audit.training_text,
+audit.subjects and audit.record."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from sklearn.metrics import roc_auc_score
 from adaptkit.audit.exposure import exposure
 from adaptkit.audit.extractable_text import HALF, HELD_OUT, draw_by_repeats
 from adaptkit.audit.membership import auc_table, packed_scores
-from adaptkit.audit.memorisation import BASE, audit_run, share_interval
+from adaptkit.audit.memorisation import audit_run, share_interval
 from adaptkit.audit.record import MemorisationRecord, SubjectRecord, read_memorisation, write_memorisation
+from adaptkit.audit.subjects import BASE
 from adaptkit.audit.training_text import text_of_run
 from adaptkit.compare.audited_study import audit_study
 from adaptkit.config import dump, load
@@ -104,14 +105,14 @@ def test_the_record_is_kept_without_any_text_or_secret(scratch: Run, audited: Me
     write_memorisation(scratch, audited)
     assert read_memorisation(scratch) == audited
     config = CanaryConfig(repeats=[1, 32], each=3)
-    for path in (scratch.memorisation_path, scratch.manifest_path):
+    for path in (scratch.audit_path("memorisation"), scratch.manifest_path):
         text = path.read_text()
         assert not any(canary.secret in text for canary in canaries(config))
         assert not any(words in text for words in documents(1, 1))
     assert read_record(scratch).canaries is not None and audited.canaries == read_record(scratch).canaries
-    damaged = json.loads(scratch.memorisation_path.read_text())
+    damaged = json.loads(scratch.audit_path("memorisation").read_text())
     damaged["num_train"] = 7
-    scratch.memorisation_path.write_text(json.dumps(damaged))
+    scratch.audit_path("memorisation").write_text(json.dumps(damaged))
     with pytest.raises(DataError, match="damaged"):
         read_memorisation(scratch)
 

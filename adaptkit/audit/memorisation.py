@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +26,15 @@ from adaptkit.audit.record import (
     MemorisationRecord,
     SubjectRecord,
 )
+from adaptkit.audit.subjects import BASE, Subject, subjects_of_run
 from adaptkit.audit.training_text import AuditedText, passes_of, text_of_run
 from adaptkit.data.canaries import SPACE_BITS, Canary, canaries, canary_record
 from adaptkit.data.drawing import draw_passages
 from adaptkit.data.readers import Row
 from adaptkit.data.score_table import ScoreTable, mean_table
-from adaptkit.errors import ModelError
 from adaptkit.models.bits_per_byte import score_documents
 from adaptkit.run import Run
-from adaptkit.run_record import RunRecord, local_base, read_record
+from adaptkit.run_record import read_record
 from adaptkit.study.statistics import Interval, Replicates, resample
 from adaptkit.trainer.device import placed
 from adaptkit.trainer.progress import announce
@@ -44,22 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NUM_PASSAGES = 200
-BLIND, BASE = "zlib", "base"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is audited: a model, or the models of an arm's seeds.
-
-    Attributes:
-        folders: one model for each seed.
-        passes: over the audited text; None where that is not known.
-    """
-
-    name: str
-    describe: str
-    folders: tuple[Path, ...]
-    passes: float | None
+BLIND = "zlib"
 
 
 @dataclass(frozen=True)
@@ -130,28 +114,10 @@ def audit_run(run: Run, *, num: int = NUM_PASSAGES) -> MemorisationRecord:
 
     Raises: DataError for a run of another kind, and where its text is gone or has changed.
     """
-    record, text = read_record(run), text_of_run(run)
-    subjects = [Subject(run.path.name, _made(record), (run.model,), passes_of(run, record))]
-    base = _base(run, record)
-    if base is not None:
-        subjects.insert(0, Subject(BASE, record.base, (base,), 0.0))
-    return audit_memorisation(text, subjects, num=num, control=BASE if base else None)
-
-
-def _made(record: RunRecord) -> str:
-    if not record.base:
-        return "from scratch"
-    return "continued by adapters" if record.adapter else "continued, all weights"
-
-
-def _base(run: Run, record: RunRecord) -> Path | None:
-    folder = local_base(run.path, record.base)
-    if folder is not None or not record.base:
-        return folder
-    try:
-        return models.find(record.base)
-    except ModelError:
-        return None
+    text = text_of_run(run)
+    subjects = subjects_of_run(run, passes_of(run, read_record(run)))
+    control = BASE if subjects[0].name == BASE else None
+    return audit_memorisation(text, subjects, num=num, control=control)
 
 
 def _ask(subject: Subject, probe: _Probe, text: AuditedText, num: int) -> _Answers:

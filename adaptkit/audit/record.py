@@ -90,7 +90,7 @@ class MemorisationRecord(Record):
 
 def write_memorisation(run: Run, record: MemorisationRecord) -> None:
     """Write memorisation.json of a run or a study."""
-    write_sealed(run.memorisation_path, record.model_dump(mode="json"))
+    write_sealed(run.audit_path("memorisation"), record.model_dump(mode="json"))
 
 
 def read_memorisation(run: Run) -> MemorisationRecord | None:
@@ -98,7 +98,7 @@ def read_memorisation(run: Run) -> MemorisationRecord | None:
 
     Raises: DataError for a file that was damaged or is of another format.
     """
-    path = run.memorisation_path
+    path = run.audit_path("memorisation")
     if not path.is_file():
         return None
     return validated(MemorisationRecord, read_sealed(path), str(path), MEMORISATION_FORMAT)

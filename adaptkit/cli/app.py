@@ -3,7 +3,7 @@
     adaptkit init tickets.csv          a study for your own files, fitted to this machine
     adaptkit compare study.yaml        fine-tune, keep pretraining, or pretrain your own? with error bars
     adaptkit report runs/STUDY         write a study's report again
-    adaptkit audit runs/STUDY          can a classifier's confidence be trusted, and what should people do?
+    adaptkit audit runs/STUDY          can its confidence be trusted, what does it keep, whom is it unfair to?
     adaptkit provenance FOLDER         from weights back to rows: sources, digests, who learnt a document
     adaptkit plan size=1B              sizes, tokens, hours, dollars and memory, before anything trains
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
@@ -15,6 +15,7 @@
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
     adaptkit serve runs/STUDY          the recommended model behind an OpenAI-compatible endpoint
     adaptkit bench runs/STUDY          what serving it costs
+    adaptkit monitor LOG --against FILES   are texts that come in still like those that were learnt from?
     adaptkit deploy FOLDER --print compose   files for containers, a cluster, an init system, a scheduler
     adaptkit demo runs/STUDY           a page for the people who decide
     adaptkit votes FILE                which model people preferred there, with intervals
@@ -52,6 +53,7 @@ from adaptkit.cli import (
     init,
     labelling,
     models,
+    monitor,
     plan,
     provenance,
     runs,
@@ -84,6 +86,7 @@ for group in (
     serve.app,
     bench.app,
     deploy.app,
+    monitor.app,
     demo.app,
     votes.app,
 ):

@@ -1,7 +1,9 @@
-"""The command that audits what was trained: can its answers be trusted, and what does it keep of its text?
+"""The command that audits what was trained: can its answers be trusted, what does it keep of its text, whom
+is it unfair to?
 
 adaptkit audit runs/STUDY          confidence, and which items people should decide
 adaptkit audit runs/PRETRAINING    memorisation: membership, extraction, planted canaries
+adaptkit audit RUN --only bias     sentences and word lists of one's own; of a study, error gaps by a column
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from adaptkit.cli.console import Outcome, command
 from adaptkit.errors import DataError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from adaptkit.audit.bias_record import BiasRecord
     from adaptkit.audit.confidence import ArmConfidence
     from adaptkit.audit.record import MemorisationRecord
     from adaptkit.study.record import StudyRecord
@@ -31,6 +36,7 @@ class Audit(StrEnum):
 
     CONFIDENCE = "confidence"
     MEMORISATION = "memorisation"
+    BIAS = "bias"
 
 
 Only = Annotated[list[Audit] | None, typer.Option(help="Only this audit; may be repeated.")]
@@ -46,8 +52,25 @@ Passages = Annotated[
     int | None,
     typer.Option(help="Training and held-out passages at most; 200 if not given.", min=20, max=10_000),
 ]
-OPTIONS = {Audit.CONFIDENCE: ("--task", "--accuracy"), Audit.MEMORISATION: ("--passages",)}
-"""What only one audit reads."""
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        help="Sentences that differ in a word: first and second, or template and words; JSONL or CSV."
+    ),
+]
+Words = Annotated[
+    Path | None, typer.Option(help="Four word lists in YAML: two of targets, two of attributes; templates.")
+]
+By = Annotated[str | None, typer.Option(help="Of a study, error gaps by this column of its data files.")]
+READ_BY = {
+    "--task": (Audit.CONFIDENCE, Audit.BIAS),
+    "--accuracy": (Audit.CONFIDENCE,),
+    "--passages": (Audit.MEMORISATION,),
+    "--pairs": (Audit.BIAS,),
+    "--words": (Audit.BIAS,),
+    "--by": (Audit.BIAS,),
+}
+"""Which audits read an option."""
 NO_PROBABILITIES = "no answers here are one label each with probabilities"
 
 
@@ -60,27 +83,35 @@ NO_PROBABILITIES = "no answers here are one label each with probabilities"
         "adaptkit audit runs/finetune-1a2b3c4d --only confidence --json",
         "adaptkit audit runs/pretrain-9c8d7e6f --passages 400",
         "adaptkit audit tickets --only memorisation",
+        "adaptkit audit tickets --only bias --by region",
+        "adaptkit audit runs/pretrain-9c8d7e6f --only bias --pairs pairs.csv --words regions.yaml",
     ],
 )
 def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A finished fine-tuning or study.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="A finished run or study.")],
     only: Only = None,
     task: Annotated[str | None, typer.Option(help="Of a study, only this task.")] = None,
     accuracy: Accuracy = None,
     passages: Passages = None,
+    pairs: Pairs = None,
+    words: Words = None,
+    by: By = None,
 ) -> Outcome:
-    """Say how far a classifier's confidence can be trusted, and what a language model keeps of its text.
+    """Say how far confidence can be trusted, what a model keeps of its text, and where it is biased.
 
     Every figure with its interval, and below the table what it can and cannot say (docs/audits.md). Of a
     classifier, a study's or one of its own: its confidence, and which items people should decide. Of a
     pretraining, and of a study with --only memorisation, which asks its models and takes minutes: membership,
-    extraction, and canaries where they were planted.
+    extraction, and canaries where they were planted. With --only bias: sentences and word lists of your own,
+    before and after adaptation, and of a study the error gaps by a column of its data.
     """
     from adaptkit.study.record import is_study
 
     folder = find_run(run)
     chosen = set(only or [_usual(folder)])
-    _check_options(chosen, folder, confidence=[task, accuracy], memorisation=[passages])
+    given = {"--task": task, "--accuracy": accuracy, "--passages": passages}
+    given |= {"--pairs": pairs, "--words": words, "--by": by}
+    _check_options(chosen, folder, given)
     view: tuple[Any, ...] = ()
     found: dict[str, object] = {}
     if Audit.CONFIDENCE in chosen:
@@ -91,20 +122,26 @@ def audit(
         record = _memorisation(folder, passages)
         view += _memorisation_view(record)
         found["memorisation"] = record.model_dump(mode="json")
-    elif is_study(folder):
+    if Audit.BIAS in chosen:
+        bias = _bias(folder, pairs, words, by, task)
+        view += _bias_view(bias)
+        found["bias"] = bias.model_dump(mode="json")
+    if is_study(folder) and chosen == {Audit.CONFIDENCE}:
         view += ("--only memorisation: what its language models keep of their text",)
+        view += ("--only bias --by COLUMN: whether errors fall more on some",)
     return Outcome(view, found)
 
 
-def _check_options(chosen: set[Audit], folder: Path, **given: Sequence[object]) -> None:
+def _check_options(chosen: set[Audit], folder: Path, given: dict[str, object]) -> None:
     """Refuse what no chosen audit reads.
 
     Raises: DataError.
     """
-    for name, options in given.items():
-        if Audit(name) not in chosen and any(option is not None for option in options):
-            what = f"{' and '.join(OPTIONS[Audit(name)])}: only the audit of {name} reads this"
-            raise DataError(what, where=str(folder), fix=f"leave it out, or add --only {name}")
+    for option, value in given.items():
+        readers = READ_BY[option]
+        if value is not None and not chosen.intersection(readers):
+            what = f"{option}: only the audit of {' and of '.join(readers)} reads this"
+            raise DataError(what, where=str(folder), fix=f"leave it out, or add --only {readers[-1]}")
 
 
 def _usual(folder: Path) -> Audit:
@@ -139,19 +176,62 @@ def _memorisation(folder: Path, passages: int | None) -> MemorisationRecord:
 
 def _memorisation_view(record: MemorisationRecord) -> tuple[Any, ...]:
     """The tables, the lead and the notes."""
-    from rich.table import Table
-
     from adaptkit.report.memorisation_section import lead, memorisation_tables, notes
 
     parts: list[Any] = []
     for each in memorisation_tables(record):
-        table = Table()
-        for number, name in enumerate(each.columns):
-            table.add_column(name, overflow="fold", justify="right" if number else "left")
-        for row in each.rows:
-            table.add_row(*row)
-        parts += [f"{each.title}:", table]
+        parts += [f"{each.title}:", _table(each.columns, each.rows)]
     return (*parts, lead(record), *(f"- {sentence}" for sentence in notes(record)), "")
+
+
+def _bias(
+    folder: Path, pairs: Path | None, words: Path | None, by: str | None, task: str | None
+) -> BiasRecord:
+    """Ask the models for what files are given; group a study's errors by a column, or where none are."""
+    from adaptkit.audit.bias_record import write_bias
+    from adaptkit.run import Run
+    from adaptkit.study.record import is_study
+
+    if is_study(folder):
+        from adaptkit.compare.audited_study import audit_study_bias
+        from adaptkit.report.write import write_report
+
+        record = audit_study_bias(folder, pairs=pairs, words=words, by=by, task=task)
+        write_bias(Run(folder), record)
+        write_report(folder)
+        return record
+    from adaptkit.audit.bias import audit_run_bias
+
+    if by is not None or task is not None:
+        option = "--by" if by is not None else "--task"
+        what = f"{option}: errors are told by a column of a study, and this is none"
+        raise DataError(what, where=str(folder), fix="leave it out, and give --pairs or --words")
+    record = audit_run_bias(Run(folder), pairs=pairs, words=words)
+    write_bias(Run(folder), record)
+    return record
+
+
+def _bias_view(record: BiasRecord) -> tuple[Any, ...]:
+    """Each part's table, lead and notes."""
+    from adaptkit.report.bias_section import parts_of
+
+    shown: list[Any] = []
+    for part in parts_of(record):
+        notes = (f"- {sentence}" for sentence in part.notes)
+        shown += [f"{part.title}:", _table(part.columns, part.rows), part.lead, *notes, ""]
+    return tuple(shown)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Names on the left, figures on the right."""
+    from rich.table import Table
+
+    table = Table()
+    for number, name in enumerate(columns):
+        table.add_column(name, overflow="fold", justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _confidence(folder: Path, task: str | None, accuracy: float | None) -> list[ArmConfidence]:

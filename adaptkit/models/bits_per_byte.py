@@ -120,16 +120,37 @@ def _windows(document: int, ids: list[int], seq_len: int) -> list[_Window]:
 
 
 def _window_nats(model: nn.Module, windows: list[_Window], pad: int, watch: Watch | None) -> Tensor:
-    """Nats charged to each window, float64 [B] on the CPU; a causal model never sees padding on the right."""
+    """Nats charged to each window, float64 [B] on the CPU."""
+    documents = [window.document for window in windows]
+    watched = None if watch is None else (watch, documents)
+    inputs, targets = ([getattr(each, name) for each in windows] for name in ("inputs", "targets"))
+    return target_nats(model, inputs, targets, pad, watched).sum(1)
+
+
+def target_nats(
+    model: nn.Module,
+    inputs: list[list[int]],
+    targets: list[list[int]],
+    pad: int,
+    watched: tuple[Watch, list[int]] | None = None,
+) -> Tensor:
+    """Nats of each target, float64 [B, T] on the CPU, 0 for IGNORE_INDEX.
+
+    A causal model never sees padding on the right.
+
+    Args:
+        watched: what is shown the hidden states, with the document of each row.
+    """
     device = next(model.parameters()).device
-    inputs_BT = pad_right([window.inputs for window in windows], pad, device)["input_ids"]
-    targets_BT = pad_right([window.targets for window in windows], ops.IGNORE_INDEX, device)["input_ids"]
+    inputs_BT = pad_right(inputs, pad, device)["input_ids"]
+    targets_BT = pad_right(targets, ops.IGNORE_INDEX, device)["input_ids"]
     backbone, weight_VD, bias_V = split(model)
     hidden_BTD = backbone(input_ids=inputs_BT)
-    if watch is not None:
-        watch([window.document for window in windows], hidden_BTD, [len(window.inputs) for window in windows])
+    if watched is not None:
+        watch, documents = watched
+        watch(documents, hidden_BTD, [len(row) for row in inputs])
     nll = ops.token_nll(hidden_BTD.flatten(0, 1), weight_VD, targets_BT.flatten(), bias_V=bias_V)
-    return nll.view_as(targets_BT).double().sum(1).cpu()
+    return nll.view_as(targets_BT).double().cpu()
 
 
 def first_token(tokenizer: PreTrainedTokenizerBase) -> int:

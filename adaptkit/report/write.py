@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from adaptkit.report import board, data_tables, figures, prose, tables
+from adaptkit.report.bias_section import bias_parts
 from adaptkit.report.cards import label_cells
 from adaptkit.report.caveats import limits
 from adaptkit.report.confidence_section import confidence_sections
@@ -128,8 +129,7 @@ def report_context(results: Results, verdict: Verdict) -> dict[str, Any]:
         **_forecast_context(results, forecast, answers, labels, bills=exit_table),
         **_figures_context(results, verdict, forecast),
         "looked_up": looked_up(results),
-        "confidence_sections": confidence_sections(results, verdict),
-        "memorisation": memorisation_section(Run(results.path)),
+        **_audits_context(results, verdict),
         "manners": manners(results),
         "habits": HABITS,
         "spends": spend_rows(results),
@@ -160,6 +160,16 @@ def _forecast_context(
         "forecast_section": forecast_section(results, forecast, answers, bills=bills),
         "label_parts": label_parts(results, labels),
         "ladder_section": ladder_section(measure_ladder(results)),
+    }
+
+
+def _audits_context(results: Results, verdict: Verdict) -> dict[str, Any]:
+    """What the sections on audits read: confidence of every study, the others where they were asked for."""
+    run = Run(results.path)
+    return {
+        "confidence_sections": confidence_sections(results, verdict),
+        "memorisation": memorisation_section(run),
+        "bias_parts": bias_parts(run),
     }
 
 

@@ -126,10 +126,11 @@ class Replicates:
         draws: dict[str, np.ndarray],
         influences: dict[str, np.ndarray],
         cluster_sizes: np.ndarray,
+        item_freedom: float | None = None,
     ):
         self.scores, self.values, self.draws, self.influences = scores, values, draws, influences
         self.num_items, self.num_clusters = int(cluster_sizes.sum()), len(cluster_sizes)
-        self.item_freedom = item_noise.freedom(cluster_sizes)
+        self.item_freedom = item_noise.freedom(cluster_sizes) if item_freedom is None else item_freedom
         self._drawn = {arm: (values[arm] * draws[arm]).sum(axis=1) for arm in values}
         self._influence = {arm: of_seeds.mean(axis=1) for arm, of_seeds in influences.items()}
         self._together: dict[tuple[str, ...], tuple[dict[str, SeedNoise], np.ndarray]] = {}
@@ -251,12 +252,15 @@ def resample(
     *,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
+    item_freedom: float | None = None,
 ) -> Replicates:
     """Bootstrap every arm over seeds and items, the items shared by all arms and seeds.
 
     Args:
         tables: arm -> one table per seed; all tables list the same items in the same order.
         clusters: per item the document or group it belongs to; whole clusters are drawn then, not items.
+        item_freedom: degrees of freedom of variances due to items, where a few of the clusters carry them;
+            None takes those of all clusters.
     Raises: DataError when tables differ in length or are empty, or all items belong to one cluster.
     """
     lengths = {len(table) for seeds in tables.values() for table in seeds}
@@ -279,7 +283,7 @@ def resample(
     draws = {arm: _seed_draws(arm, len(seeds), num_resamples, seed) for arm, seeds in tables.items()}
     influences = {arm: item_noise.influence(seeds, places) for arm, seeds in tables.items()}
     stacked = {arm: np.concatenate(parts) for arm, parts in values.items()}
-    return Replicates(scores, stacked, draws, influences, sizes)
+    return Replicates(scores, stacked, draws, influences, sizes, item_freedom)
 
 
 def _cluster_places(clusters: Sequence[Hashable] | None, num_items: int) -> np.ndarray:
