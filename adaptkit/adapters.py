@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+    from typing_extensions import TypeIs
 
 ALL_LINEAR = "all-linear"
 PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself for classification
@@ -95,7 +96,7 @@ def attach(
         return get_peft_model(model, _lora_config(model, config, new_tokens or []))
 
 
-def has_adapter(model: nn.Module) -> TypeGuard[PeftModel]:
+def has_adapter(model: nn.Module) -> TypeIs[PeftModel]:
     """Whether peft has attached an adapter; a process where nothing has need not import peft to know."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
