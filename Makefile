@@ -54,8 +54,8 @@ mutants: $(TEST)  ## make each hand-made fault in a copy; a fault that no test n
 lint: $(LINT)  ## check style, format, types, and the rules of the architecture
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -p no:cacheprovider $(HOUSE_TESTS)
+	$(VENV)/bin/mypy & types=$$!; $(VENV)/bin/python -m pytest -p no:cacheprovider $(HOUSE_TESTS); rules=$$?; \
+	  wait $$types && exit $$rules
 
 docs: $(DOCS)  ## build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
@@ -91,18 +91,19 @@ $(CORE): | $(VENV)/bin/python
 	@$(PIP) install -e .
 	@rm -f $(VENV)/.core-* && touch $@
 
+# What is installed already (adaptkit, by its name) is not built again: only what the extras ask for is added.
 # With vLLM, since a real server is among what is tested; where it cannot be installed those tests are skipped, with the reason.
 $(TEST): $(CORE)
 	@$(if $(GPU),,$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins >/dev/null)
-	@$(PIP) install $(if $(GPU),,$(FOR_CPU)) -e '.[test,$(if $(GPU),serve,serve-cpu)]' || \
+	@$(PIP) install $(if $(GPU),,$(FOR_CPU)) 'adaptkit[test,$(if $(GPU),serve,serve-cpu)]' || \
 	  { echo "vLLM cannot be installed here (make help: TORCH_INDEX): tests of a real server are skipped"; \
-	    $(PIP) install -e '.[test]'; }
+	    $(PIP) install 'adaptkit[test]'; }
 	@rm -f $(VENV)/.test-* && touch $@
 
 $(LINT): $(CORE)
-	@$(PIP) install -e '.[lint]'
+	@$(PIP) install 'adaptkit[lint]'
 	@rm -f $(VENV)/.lint-* && touch $@
 
 $(DOCS): $(CORE)
-	@$(PIP) install -e '.[docs]'
+	@$(PIP) install 'adaptkit[docs]'
 	@rm -f $(VENV)/.docs-* && touch $@

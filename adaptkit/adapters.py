@@ -11,6 +11,7 @@ paths.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -24,7 +25,9 @@ from adaptkit.run import read_json, weights_digest, write_json, write_text
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
+    from typing_extensions import TypeIs
 
 ALL_LINEAR = "all-linear"
 PEFT_HEADS = ("classifier", "score")  # peft trains and saves these by itself for classification
@@ -93,15 +96,19 @@ def attach(
         return get_peft_model(model, _lora_config(model, config, new_tokens or []))
 
 
+def has_adapter(model: nn.Module) -> TypeIs[PeftModel]:
+    """Whether peft has attached an adapter; a process where nothing has need not import peft to know."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Merge the adapter into its base; returns the transformers model, and uses the adapter model up.
 
     A quantised base is first dequantised to the fp32 values that the adapter was trained on. Merging into the
     4-bit weights would round them again; the original fp32 base is not the model that was trained.
     """
-    from peft import PeftModel
-
-    if not isinstance(model, PeftModel):
+    if not has_adapter(model):
         return model
     if getattr(model.get_base_model(), "is_quantized", False):
         model = _dequantized(model)
@@ -283,16 +290,23 @@ def _token_rows(model: PreTrainedModel, new_tokens: list[int]) -> list[int] | di
     }
 
 
+def set_weights(model: PeftModel, weights: dict[str, Tensor]) -> None:
+    """Give the adapter that is attached to a model the tensors of `adapter_model.safetensors`."""
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, weights)
+
+
 def _dequantized(model: PeftModel) -> PeftModel:
     """The same adapter over the fp32 values of its quantised base."""
     import torch
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model, get_peft_model_state_dict
 
     settings = model.peft_config["default"]
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     base = model.unload().dequantize(dtype=torch.float32)
     model = get_peft_model(base, settings)
-    set_peft_model_state_dict(model, state)
+    set_weights(model, state)
     return model.eval()
 
 

@@ -127,6 +127,12 @@ def test_late_imports_only_grow_fewer() -> None:
     assert 1000 * len(late) / NUM_LINES <= MAX_LATE_PER_1000, f"{len(late)} in {NUM_LINES} lines"
 
 
+def test_peft_is_imported_where_an_adapter_is() -> None:
+    """It takes seconds, and a training of all weights needs nothing of it."""
+    found = [found for found in IMPORTS if found.target.split(".")[0] == "peft"]
+    assert found and not [str(imported) for imported in found if not (imported.late or imported.typing)]
+
+
 HTTP_LIBRARIES = {"httpx", "requests", "aiohttp", "urllib3", "urllib", "urllib.request", "http.client"}
 NO_MODEL_SERVER = {"adaptkit.doctor.live_checks": "asks the hub whether it answers, from below the client"}
 

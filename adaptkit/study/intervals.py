@@ -35,7 +35,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -159,6 +159,7 @@ def _spread_nodes(own: tuple[float, float], lender: tuple[float, float]) -> tupl
     return np.sqrt(2 * variances).ravel(), np.outer(first_weights, second_weights).ravel()
 
 
+@lru_cache(maxsize=256)
 def _chi_nodes(freedom: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of the distribution of a sample's standard deviation over the true one."""
     places, shares = _MANY_NODES if freedom < 30 else _FEW_NODES

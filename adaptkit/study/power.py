@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,10 +21,9 @@ def seeds_to_settle(comparison: Comparison, end: float, most: int = 50) -> int |
     """
     if max(comparison.num_seeds) < 2:
         return None
-    for num_seeds in range(max(comparison.num_seeds), most + 1):
-        if _width_at(comparison, num_seeds, comparison.num_items) < abs(comparison.difference - end):
-            return num_seeds
-    return None
+    apart = abs(comparison.difference - end)
+    counts = range(max(comparison.num_seeds), most + 1)
+    return _first(counts, lambda count: _width_at(comparison, count, comparison.num_items) < apart)
 
 
 def items_to_settle(comparison: Comparison, end: float, most: int = 100_000) -> int | None:
@@ -32,12 +33,18 @@ def items_to_settle(comparison: Comparison, end: float, most: int = 100_000) -> 
     It is found to 1 %. The items come in clusters like the present ones; an arm with one seed counts as one
     without seed noise. None when `most` items would not do.
     """
-    num_items = comparison.num_items
+    counts, num_items = [], comparison.num_items
     while num_items <= most:
-        if _width_at(comparison, None, num_items) < abs(comparison.difference - end):
-            return num_items
+        counts.append(num_items)
         num_items = max(num_items + 1, math.floor(num_items * 1.01))
-    return None
+    apart = abs(comparison.difference - end)
+    return _first(counts, lambda count: _width_at(comparison, None, count) < apart)
+
+
+def _first(counts: Sequence[int], settles: Callable[[int], bool]) -> int | None:
+    """The first count that settles, as all after it do: the more, the narrower the interval."""
+    place = bisect_left(counts, True, key=settles)
+    return counts[place] if place < len(counts) else None
 
 
 def _width_at(comparison: Comparison, num_seeds: int | None, num_items: int) -> float:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
-from adaptkit.adapters import merge, save_adapter
+from adaptkit.adapters import has_adapter, merge, save_adapter
 from adaptkit.data.heldout import Calibration, HeldOut, write_calibration, write_held_out
 from adaptkit.errors import AdaptkitError, ModelError, NonFiniteError
 from adaptkit.run import Run, write_json, write_jsonl, write_sealed
@@ -33,6 +32,7 @@ from adaptkit.trainer.parallel import Ranks
 from adaptkit.trainer.row_source import Source
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 MERGE_TOLERANCE = 1e-3
@@ -154,7 +154,7 @@ def merge_checked(
     Raises: ModelError if they are further apart than rounding explains.
     """
     model = model.eval()
-    if not isinstance(model, PeftModel):
+    if not has_adapter(model):
         return model, 0.0
     before = outputs(model)
     if adapter_base is not None:
