@@ -15,7 +15,7 @@ from adaptkit.audit.record import MemorisationRecord
 from adaptkit.audit.subjects import Subject
 from adaptkit.audit.training_text import audited_text, passes_of
 from adaptkit.compare.grouped_scores import grouped_scores
-from adaptkit.compare.workspace import PreparedFiles, rows_of
+from adaptkit.compare.workspace import rows_of
 from adaptkit.config import load
 from adaptkit.errors import DataError
 from adaptkit.models.folder import find

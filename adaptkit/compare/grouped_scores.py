@@ -19,7 +19,7 @@ import numpy as np
 from adaptkit.audit.bias_record import GroupedTaskRecord, GroupRecord, GroupScoreRecord
 from adaptkit.audit.group_gaps import ItemGroups, gap_freedom, gap_table, group_items, part_table
 from adaptkit.audit.record import FigureRecord
-from adaptkit.compare.workspace import PreparedFiles
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.data.files import records
 from adaptkit.data.readers import DataConfig, Want, read
 from adaptkit.data.records import Fault
