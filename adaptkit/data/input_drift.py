@@ -109,7 +109,7 @@ class Reference:
         self.names = [word for word, _ in counted.most_common(NUM_WORDS)]
         self._places = {word: place for place, word in enumerate(self.names)}
         self.num_profile, self.num_beside = len(profile), len(beside)
-        self._profile_V = sum(self._sums(document).sum(axis=0) for document in profile)
+        self._profile_V = np.sum([self._sums(document).sum(axis=0) for document in profile], axis=0)
         self._beside_NV = self._sums(beside)
 
     @classmethod
