@@ -10,8 +10,8 @@ of texts lies from it (which words it uses, how many of its words the profile la
 other half stands beside the window: if nothing has changed, the window's texts and those are exchangeable, so
 each number is held against what it is when the texts of both are dealt out at random (Fisher's permutation
 test). Its p is exact at any size. An alarm is the smallest of the three, times three, at or below the rate
-that is wanted. Of rows of one `group`, and of equal texts, one is dealt: several are not independent, and more
-text lies closer to any profile than less.
+that is wanted. Of rows of one `group`, and of equal texts, one is dealt: several are not independent, and
+more text lies closer to any profile than less.
 
 Shape letters: N documents, V columns of words.
 """
