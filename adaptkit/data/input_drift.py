@@ -10,8 +10,8 @@ of texts lies from it (which words it uses, how many of its words the profile la
 other half stands beside the window: if nothing has changed, the window's texts and those are exchangeable, so
 each number is held against what it is when the texts of both are dealt out at random (Fisher's permutation
 test). Its p is exact at any size. An alarm is the smallest of the three, times three, at or below the rate
-that is wanted. Of rows of one `group`, and of equal texts, one is dealt: several are not independent, and more
-text lies closer to any profile than less.
+that is wanted. Of rows of one `group`, and of equal texts, one is dealt: several are not independent, and
+more text lies closer to any profile than less.
 
 Shape letters: N documents, V columns of words.
 """
@@ -109,7 +109,7 @@ class Reference:
         self.names = [word for word, _ in counted.most_common(NUM_WORDS)]
         self._places = {word: place for place, word in enumerate(self.names)}
         self.num_profile, self.num_beside = len(profile), len(beside)
-        self._profile_V = sum(self._sums(document).sum(axis=0) for document in profile)
+        self._profile_V = np.sum([self._sums(document).sum(axis=0) for document in profile], axis=0)
         self._beside_NV = self._sums(beside)
 
     @classmethod
