@@ -1,7 +1,6 @@
-"""What a study says when a stage fails, and the order in which stages may start."""
+"""What a study says when a stage fails, and the order in which stages may start. Home of compare.frozen."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ import time
 import psutil
 import pytest
 import torch
+from tiny_stages import count_frozen, name_the_gpu, sleep_long
 
 from adaptkit.compare import executor
 from adaptkit.compare.executor import StageFailed, raise_failure, ready
@@ -57,11 +57,6 @@ def test_how_a_stage_ended_is_said_as_it_was(tmp_path, code, said):
     assert ("memory" in str(failure.value)) == (code == -9) and "resumes" in failure.value.fix
 
 
-def sleep_long(study, stage, threads):
-    """A stage that does nothing for a long time."""
-    time.sleep(120)
-
-
 def test_stages_of_a_killed_fork_server_are_lost_and_not_out_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(executor, "PRELOAD", [])
     pool = executor.LocalPool(tmp_path, sleep_long, jobs=1)
@@ -74,17 +69,6 @@ def test_stages_of_a_killed_fork_server_are_lost_and_not_out_of_memory(tmp_path,
             raise_failure(tmp_path, STAGE, pool.exit_code(TOKENIZER))
     finally:
         child.kill()
-
-
-def name_the_gpu(study, stage, threads):
-    """A stage that says which GPU it was given, once the other runs too."""
-    place = result_path(study, stage.key)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-    for _ in range(600):
-        if len(list(place.parent.glob("*.json"))) >= 2:
-            return
-        time.sleep(0.1)
 
 
 class NoWatcher:
@@ -102,6 +86,13 @@ def test_stages_at_once_have_a_gpu_each(tmp_path, monkeypatch):
     executor.execute(tmp_path, stages, worker=name_the_gpu, executor="local", jobs=2, watcher=NoWatcher())
     given = [result_path(tmp_path, stage.key).read_text() for stage in stages]
     assert given[:2] == ["4", "GPU-7f"] and given[2] in given[:2]
+
+
+def test_what_the_server_imported_is_left_out_of_a_stages_collections(tmp_path, monkeypatch):
+    monkeypatch.setattr(executor, "PRELOAD", [])
+    stages = [Stage(PREPARE, "")]
+    executor.execute(tmp_path, stages, worker=count_frozen, executor="local", jobs=1, watcher=NoWatcher())
+    assert int(result_path(tmp_path, PREPARE).read_text()) > 1000
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ class LocalPool:
         self.study, self.worker, self.jobs = study, worker, jobs
         self.threads = max(1, free_cores() // jobs)
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([*PRELOAD, worker.__module__])
+        self.context.set_forkserver_preload([*PRELOAD, worker.__module__, "adaptkit.compare.frozen"])
         _start_server()
         self.gpus = visible_gpus()
         self.on_gpus: dict[StageKey, list[str]] = {}
