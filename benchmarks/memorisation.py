@@ -22,7 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from adaptkit.audit.memorisation import Subject, audit_memorisation
+from adaptkit.audit.memorisation import audit_memorisation
+from adaptkit.audit.subjects import Subject
 from adaptkit.audit.training_text import passes_of, text_of_run
 from adaptkit.data.files import records
 from adaptkit.pretrain.config import PretrainConfig

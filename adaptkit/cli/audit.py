@@ -109,7 +109,7 @@ def audit(
 
     folder = find_run(run)
     chosen = set(only or [_usual(folder)])
-    given = {"--task": task, "--accuracy": accuracy, "--passages": passages}
+    given: dict[str, object] = {"--task": task, "--accuracy": accuracy, "--passages": passages}
     given |= {"--pairs": pairs, "--words": words, "--by": by}
     _check_options(chosen, folder, given)
     view: tuple[Any, ...] = ()

@@ -19,7 +19,6 @@ import numpy as np
 from adaptkit.audit.bias_record import GroupedTaskRecord, GroupRecord, GroupScoreRecord
 from adaptkit.audit.group_gaps import ItemGroups, gap_freedom, gap_table, group_items, part_table
 from adaptkit.audit.record import FigureRecord
-from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.data.files import records
 from adaptkit.data.readers import DataConfig, Want, read
 from adaptkit.data.records import Fault
@@ -30,6 +29,7 @@ from adaptkit.run import file_digest, read_jsonl
 from adaptkit.run_record import SplitRecord
 from adaptkit.seal import check
 from adaptkit.study.arms import Origin
+from adaptkit.study.prepared_files import PreparedFiles
 from adaptkit.study.results import BASELINE, Results, collect, is_language, tables_of, task_title
 from adaptkit.study.scores import METRICS
 from adaptkit.study.statistics import Interval, resample
@@ -180,7 +180,7 @@ def _grouped(
     results: Results, verdict: Verdict, task: str, column: str, values: Sequence[str | None]
 ) -> GroupedTaskRecord:
     shown = _arms(results, verdict, task)
-    clusters = results.clusters(task) or list(range(len(values)))
+    clusters: Sequence[Hashable] = results.clusters(task) or range(len(values))
     groups = group_items(values, clusters)
     level = 1 - (1 - results.confidence) / max(1, len(groups.inside) - (len(groups.inside) == 2))
     return GroupedTaskRecord(

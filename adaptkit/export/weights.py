@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adaptkit import models
-from adaptkit.adapters import AdapterConfig, attach, set_weights
+from adaptkit.adapters import AdapterConfig, attach, has_adapter, set_weights
 from adaptkit.errors import ModelError
 from adaptkit.export.record import ServedKind
 from adaptkit.export.source import Source, find_base
@@ -64,6 +64,7 @@ def load_unmerged(source: Source, vocab_size: int) -> PreTrainedModel | str:
     if vocab_size > base_size:
         model.resize_token_embeddings(vocab_size)
     adapted = attach(model, settings, seed=0, new_tokens=list(range(base_size, vocab_size)))
+    assert has_adapter(adapted)
     set_weights(adapted, load_file(source.adapter / "adapter_model.safetensors"))
     return cast("PreTrainedModel", adapted.eval())  # peft's wrapper answers as the model does
 

@@ -166,6 +166,7 @@ def _by_position(config: PretrainConfig, model: PreTrainedModel, trained: _Train
         return {}
     texts, seq_len = [row.text for row in trained.splits["dev"].rows], config.size.seq_len
     after = position_scores(model, trained.start.tokenizer, texts, seq_len=seq_len)
-    base = models.load(config.base, "causal", stretch=stretch_of(config)).to(next(model.parameters()).device)
+    base: nn.Module = models.load(config.base, "causal", stretch=stretch_of(config))
+    base.to(next(model.parameters()).device)
     before = position_scores(base, models.load_tokenizer(config.base), texts, seq_len=seq_len)
     return {band: {"before": before[band], "after": after[band]} for band in after if band in before}
