@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,8 @@ import psutil
 from fake_serving import KEY, PATIENCE_S, eventually
 
 from adaptkit.client.openai import Client
+
+RUNNING = "adaptkit_requests_running "
 
 
 @pytest.fixture
@@ -39,6 +40,12 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
         served.wait()
 
 
+def running(client: httpx.Client) -> float:
+    """Requests under way, the one that asks among them."""
+    [line] = [line for line in client.get("/metrics").text.splitlines() if line.startswith(RUNNING)]
+    return float(line.removeprefix(RUNNING))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_requests_end_and_leaves_no_process(
     process: tuple[subprocess.Popen, str], number: int
@@ -47,16 +54,13 @@ def test_a_signal_lets_requests_end_and_leaves_no_process(
     children = psutil.Process(served.pid).children(recursive=True)
     assert children
     answers: list[int] = []
-    headers = {"authorization": f"Bearer {KEY}"}
+    asking = httpx.Client(base_url=url, headers={"authorization": f"Bearer {KEY}"}, timeout=30, verify=False)
+    before = running(asking)
     slow = threading.Thread(
-        target=lambda: answers.append(
-            httpx.post(
-                f"{url}/v1/completions", json={"prompt": "slow"}, headers=headers, timeout=30
-            ).status_code
-        )
+        target=lambda: answers.append(asking.post("/v1/completions", json={"prompt": "slow"}).status_code)
     )
     slow.start()
-    time.sleep(0.7)  # the request is under way: it takes 1.5 s
+    eventually(lambda: running(asking) > before or answers, "the request is under way")
     served.send_signal(number)
     assert served.wait(PATIENCE_S) == 0
     slow.join()
