@@ -151,7 +151,7 @@ def job(tmp_path: Path) -> Path:
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "adaptkit").write_text(
-        '#!/bin/bash\necho "$@" > ran\ntrap "sleep 0.3; echo kept > checkpoint; exit 7" TERM\n'
+        '#!/bin/bash\ntrap "sleep 0.3; echo kept > checkpoint; exit 7" TERM\necho "$@" > ran\n'
         'if [ -n "${LONG:-}" ]; then while :; do sleep 0.05; done; fi\nexit ${CODE:-3}\n'
     )
     (tools / "scontrol").write_text('#!/bin/bash\necho "$@" > requeued\n')
@@ -183,7 +183,7 @@ def test_a_study_that_time_stops_keeps_its_checkpoint_and_is_queued_again(job: P
     process = subprocess.Popen(["bash", job], cwd=job.parent, env=environment)
     while not (job.parent / "ran").exists():
         time.sleep(0.01)
-    time.sleep(0.2)  # its trap stands
+    time.sleep(0.2)  # the script waits for it
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 7
     assert (job.parent / "checkpoint").read_text() == "kept\n", "the study itself was told"
