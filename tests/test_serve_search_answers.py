@@ -84,7 +84,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
+def searched(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
     """An embedding model, a reranker and a writer, with an index of the first."""
     folder = tmp_path_factory.mktemp("served")
     index = make_index(folder / "index", model)
@@ -103,8 +103,8 @@ def search(client: Client, **body: Any) -> httpx.Response:
     return client._http.post("/v1/search", json=body)
 
 
-def test_hits_come_with_scores_and_the_characters_that_match(served: tuple[Client, Path]) -> None:
-    answer = search(served[0], query="aspirin helps", top_k=2).json()
+def test_hits_come_with_scores_and_the_characters_that_match(searched: tuple[Client, Path]) -> None:
+    answer = search(searched[0], query="aspirin helps", top_k=2).json()
     assert answer["model"] == "vectors" and answer["ranked_by"] == "vectors"
     best, second = answer["hits"]
     assert (best["id"], best["title"], best["start"]) == ("aspirin", "Pain", 15)
@@ -112,12 +112,12 @@ def test_hits_come_with_scores_and_the_characters_that_match(served: tuple[Clien
     by_hand = np.dot(vector_of("aspirin helps"), vector_of(f"Pain\n{DOCUMENTS[0].text[15:]}"))
     assert best["score"] == pytest.approx(by_hand, abs=1e-5)
     assert best["fields"] == {"source": "pubmed", "year": 2019}
-    twice = search(served[0], query="aspirin helps", every_passage=True).json()["hits"]
+    twice = search(searched[0], query="aspirin helps", every_passage=True).json()["hits"]
     assert [hit["id"] for hit in twice].count("aspirin") == 2 and len(twice) == 4
 
 
-def test_filters_and_a_reranker_apply(served: tuple[Client, Path]) -> None:
-    client = served[0]
+def test_filters_and_a_reranker_apply(searched: tuple[Client, Path]) -> None:
+    client = searched[0]
     found = search(client, query="aspirin", filter={"source": "registry", "year": [2019, 2021]}).json()
     assert [hit["id"] for hit in found["hits"]] == ["knees"]
     read = search(client, query="aspirin helps", rerank="judge", top_k=3).json()
@@ -143,7 +143,7 @@ def test_filters_and_a_reranker_apply(served: tuple[Client, Path]) -> None:
         ({"query": "a", "filter": {"sorce": "b"}}, 400, "did you mean 'source'"),
         ({"query": "a", "every_passage": 1}, 400, "true or false"),
         ({"query": "a", "rerank": "jude"}, 404, "did you mean 'judge'"),
-        ({"query": "a", "rerank": "vectors"}, 404, "served: judge"),
+        ({"query": "a", "rerank": "vectors"}, 404, "searched: judge"),
         ({"query": "a", "rerank": 1}, 400, "must name a served reranker"),
         ({"query": "a", "rerank_depth": 5}, 400, "goes with `rerank`"),
         ({"query": "a", "rerank": "judge", "rerank_share": 2}, 400, "from 0 to 1"),
@@ -151,9 +151,9 @@ def test_filters_and_a_reranker_apply(served: tuple[Client, Path]) -> None:
     ],
 )
 def test_bad_requests_are_refused_in_our_words(
-    served: tuple[Client, Path], body: dict[str, Any], status: int, said: str
+    searched: tuple[Client, Path], body: dict[str, Any], status: int, said: str
 ) -> None:
-    answer = search(served[0], **body)
+    answer = search(searched[0], **body)
     assert answer.status_code == status and said in answer.json()["error"]["message"]
 
 
@@ -165,8 +165,8 @@ def test_a_server_without_an_index_says_how_to_start_with_one(model: Path, tmp_p
             assert answer.status_code == 404 and "--index" in answer.json()["error"]["message"]
 
 
-def test_updates_are_followed(served: tuple[Client, Path]) -> None:
-    client, folder = served
+def test_updates_are_followed(searched: tuple[Client, Path]) -> None:
+    client, folder = searched
     assert search(client, query="zinc for zebras").json()["hits"][0]["id"] == "zinc"
     apply_update(
         folder, plan_update(Index.open(folder), delete=["zinc"]), lambda index: pytest.fail("encodes")
@@ -189,7 +189,9 @@ def test_a_model_that_gives_other_vectors_than_were_kept_never_answers(
 
     client = Client("http://engine", transport=httpx.MockTransport(answer))
     monkeypatch.setattr(EngineClients, "of", lambda clients, engine: client)
-    engine = SimpleNamespace(name="vectors", launch=SimpleNamespace(source=source), state="ready")
+    engine = SimpleNamespace(
+        name="vectors", launch=SimpleNamespace(source=source), state="ready", answering=0
+    )
     answers = SearchAnswers(make_index(tmp_path / "index", model, words=True), [engine])
     found = json.loads(asyncio.run(answers.answer({"query": "zinc for zebras"})))
     assert found["hits"][0]["id"] == "zinc" and found["ranked_by"] == "words and vectors"
