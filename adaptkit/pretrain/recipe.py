@@ -9,7 +9,7 @@ A finished run is returned as it is; a killed one goes on from its newest checkp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ class PretrainResult:
     scores: dict[str, float]
     num_steps: int
     params: int
-    by_position: dict[str, dict[str, float]]
+    by_position: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of a stretched base: bits per byte in each range of positions, before and after."""
 
     @classmethod
