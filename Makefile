@@ -91,19 +91,18 @@ $(CORE): | $(VENV)/bin/python
 	@$(PIP) install -e .
 	@rm -f $(VENV)/.core-* && touch $@
 
-# What is installed already (adaptkit, by its name) is not built again: only what the extras ask for is added.
 # With vLLM, since a real server is among what is tested; where it cannot be installed those tests are skipped, with the reason.
 $(TEST): $(CORE)
 	@$(if $(GPU),,$(VENV)/bin/adaptkit doctor --stubs $(VENV)/standins >/dev/null)
-	@$(PIP) install $(if $(GPU),,$(FOR_CPU)) 'adaptkit[test,$(if $(GPU),serve,serve-cpu)]' || \
+	@$(PIP) install $(if $(GPU),,$(FOR_CPU)) -e '.[test,$(if $(GPU),serve,serve-cpu)]' || \
 	  { echo "vLLM cannot be installed here (make help: TORCH_INDEX): tests of a real server are skipped"; \
-	    $(PIP) install 'adaptkit[test]'; }
+	    $(PIP) install -e '.[test]'; }
 	@rm -f $(VENV)/.test-* && touch $@
 
 $(LINT): $(CORE)
-	@$(PIP) install 'adaptkit[lint]'
+	@$(PIP) install -e '.[lint]'
 	@rm -f $(VENV)/.lint-* && touch $@
 
 $(DOCS): $(CORE)
-	@$(PIP) install 'adaptkit[docs]'
+	@$(PIP) install -e '.[docs]'
 	@rm -f $(VENV)/.docs-* && touch $@
