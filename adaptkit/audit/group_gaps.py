@@ -69,7 +69,7 @@ def group_items(values: Sequence[str | None], clusters: Sequence[Hashable]) -> I
 
 
 def _enough(chosen_N: np.ndarray, clusters: Sequence[Hashable]) -> bool:
-    places = np.flatnonzero(chosen_N)
+    places = np.flatnonzero(chosen_N).tolist()
     return len(places) >= MIN_ITEMS and len({clusters[place] for place in places}) >= MIN_CLUSTERS
 
 
