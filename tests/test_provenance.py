@@ -272,9 +272,7 @@ def test_a_copied_export_tells_what_it_carries(world: World, tmp_path: Path) -> 
 
 def test_a_run_of_its_own_is_counted_as_its_recipe_reads(tmp_path: Path) -> None:
     for name, size in (("a.jsonl", 30), ("b.jsonl", 90)):
-        rows = [
-            {"text": f"{name} says in line {i} that all is well with number {i * 7}"} for i in range(size)
-        ]
+        rows = [{"text": " ".join(f"{name[0]}{i}word{j}" for j in range(12))} for i in range(size)]
         write_jsonl(tmp_path / name, rows)
     named = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
     config = PretrainConfig(name="own", data=DataConfig(files=named), dev_fraction=0.25)

@@ -232,7 +232,7 @@ def _group(
     return GroupRecord(
         name=name,
         num_items=int(inside_N.sum()),
-        num_clusters=len({clusters[place] for place in np.flatnonzero(inside_N)}),
+        num_clusters=len({clusters[place] for place in np.flatnonzero(inside_N).tolist()}),
         arms=tuple(
             GroupScoreRecord(
                 arm=arm,
