@@ -71,6 +71,7 @@ async def no_inspection(source: object) -> None: ...
 def fake_server(
     launches: list[FakeLaunch],
     folder: Path,
+    *,
     index: Path | None = None,
     adapters: AdapterFolder | None = None,
     **limits: int,
@@ -103,6 +104,7 @@ def eventually(holds: Callable[[], object], what: str) -> None:
 def running(
     launches: list[FakeLaunch],
     folder: Path,
+    *,
     index: Path | None = None,
     adapters: AdapterFolder | None = None,
     **limits: int,
@@ -113,7 +115,7 @@ def running(
         patch.setattr(supervisor, "POLL_S", 0.05)
         patch.setattr(supervisor, "HEALTH_EVERY_S", 0.2)
         patch.setattr(signal, "signal", lambda *_: None)  # threads may not
-        server = fake_server(launches, folder, index, adapters, **limits)
+        server = fake_server(launches, folder, index=index, adapters=adapters, **limits)
         thread = threading.Thread(target=server.run)
         thread.start()
         url = f"http://127.0.0.1:{server.listening.getsockname()[1]}"

@@ -166,7 +166,7 @@ def test_a_studys_arms_are_audited_side_by_side(
     assert found.canaries == audited.canaries and found.num_train == found.num_held_out == 40
     assert own.exposures[2].num_written == 2 * audited.subjects[0].exposures[2].num_written
     record.write_study(study, fake.model_copy(update={**whole, "tasks": ()}))
-    with pytest.raises(DataError, match="no model here gives any"):
+    with pytest.raises(DataError, match="no model of this study gives any"):
         audit_study(study)
 
 

@@ -24,6 +24,7 @@ from adaptkit.data.shards import write_shards
 from adaptkit.data.tokenizers import train_tokenizer
 from adaptkit.disk import is_disk_full, whole_file, whole_folder
 from adaptkit.embed import encoding
+from adaptkit.embed.stored_documents import Document, write_documents
 from adaptkit.errors import EXIT_USER, DiskFullError
 from adaptkit.run import append_jsonl, write_jsonl
 from adaptkit.trainer.checkpoint import write_safetensors
@@ -33,17 +34,17 @@ TEXT = "words of a domain " * 20_000
 
 
 def _vectors_part(folder: Path) -> None:
-    encoding._write_part(folder / "000000.npy", ["a"] * 100, np.zeros((100, 64), np.float32))
+    documents = [Document(f"{number}", "a", spans=((0, 1),)) for number in range(100)]
+    encoding._write_part(folder / "000000.npy", documents, np.zeros((100, 64), np.float32))
 
 
 def _vectors(folder: Path) -> None:
     part = folder / "000000.npy"
-    encoding._join_npy(folder, [part], [["a"] * 100], 64)
+    encoding._join_npy(folder, [part], 100, 64)
 
 
 def _table_of_vectors(folder: Path) -> None:
-    rows = [{"id": f"document {number}", "text": "how it begins"} for number in range(5000)]
-    encoding._join_parquet(folder, [folder.parent / "part.npy"], [rows], 1)
+    encoding._join_parquet(folder, [folder.parent / "part.npy"], 5000, 1)
 
 
 def _shards(folder: Path) -> None:
@@ -101,6 +102,8 @@ def test_every_writer_says_that_there_is_no_space(tmp_path: Path, writer: Callab
     folder.mkdir()
     (tmp_path / "text.txt").write_text(TEXT)
     np.save(tmp_path / "part.npy", np.random.default_rng(0).random((5000, 1), np.float32))
+    documents = (Document(f"document {number}", "how it begins", spans=((0, 13),)) for number in range(5000))
+    write_documents(tmp_path / "part.jsonl", documents)
     report = tmp_path / "report.txt"
     report.touch()
     child = os.fork()
@@ -155,7 +158,7 @@ real = encoding.whole_file
 {patch}
 from adaptkit.errors import DiskFullError
 try:
-    encoding._join_npy(Path({str(small_disk)!r}), [Path({str(tmp_path / "part.npy")!r})], [["a"] * 2000], 64)
+    encoding._join_npy(Path({str(small_disk)!r}), [Path({str(tmp_path / "part.npy")!r})], 2000, 64)
 except DiskFullError as error:
     print(error.what)
 """

@@ -78,7 +78,7 @@ def port(root: Path, replicas: int = 3) -> Iterator[Port]:
     launch = dataclasses.replace(fake_launch(base.folder, f"slots {SLOTS}", name="one"), room=room)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapter_watch, "SCAN_S", 0.05)
-        with running(replicated([launch], replicas), root, folder) as (client, server):
+        with running(replicated([launch], replicas), root, adapters=folder) as (client, server):
             yield Port(client, server, base.folder, root / "adapters")
 
 

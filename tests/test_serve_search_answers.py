@@ -143,7 +143,7 @@ def test_filters_and_a_reranker_apply(searched: tuple[Client, Path]) -> None:
         ({"query": "a", "filter": {"sorce": "b"}}, 400, "did you mean 'source'"),
         ({"query": "a", "every_passage": 1}, 400, "true or false"),
         ({"query": "a", "rerank": "jude"}, 404, "did you mean 'judge'"),
-        ({"query": "a", "rerank": "vectors"}, 404, "searched: judge"),
+        ({"query": "a", "rerank": "vectors"}, 404, "served: judge"),
         ({"query": "a", "rerank": 1}, 400, "must name a served reranker"),
         ({"query": "a", "rerank_depth": 5}, 400, "goes with `rerank`"),
         ({"query": "a", "rerank": "judge", "rerank_share": 2}, 400, "from 0 to 1"),
