@@ -42,7 +42,7 @@ class AdapterWatch:
         self._failed: dict[str, tuple[Adapter, str]] = {}
         self._said: dict[str, str] = {}
         self._unreadable = ""
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -68,18 +68,20 @@ class AdapterWatch:
             return
         for name in set(self.served.adapters) - self.folder.present:
             self.status.note(name, "no longer served: its folder has gone")
-            self._end(self.served.adapters.pop(name))
+            del self.served.adapters[name]
         for name, adapter in list(self.folder.adapters.items()):
             tried = (self.served.adapters.get(name), self._failed.get(name, (None, ""))[0])
             if adapter not in tried:
                 await self._take_up(adapter)
+        self._end_others()
         self._say_refused()
 
     async def close(self) -> None:
         """End what still waits for requests to end."""
-        for task in self._ending:
+        tasks = list(self._ending.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take_up(self, adapter: Adapter) -> None:
         """Serve an adapter once the engines of its base that are up have answered with it, one by one."""
@@ -94,7 +96,6 @@ class AdapterWatch:
             return  # the next look tries again
         except ServerError as error:
             self._failed[adapter.name] = adapter, error.what
-            self._end(adapter)
             return
         if not engines:
             return
@@ -105,8 +106,6 @@ class AdapterWatch:
         note = self.folder.notes.get(adapter.name, "")
         place = "one engine" if len(engines) == 1 else f"{len(engines)} engines"
         self.status.note(adapter.name, f"{news}: {note}, version {adapter.version}, on {place}")
-        if before is not None:
-            self._end(before)
 
     async def _try(self, engine: Engine, adapter: Adapter) -> None:
         """Load an adapter and ask for one answer with it.
@@ -130,18 +129,25 @@ class AdapterWatch:
                 raise ServerError(f"the engine ended as it tried it ({error.what})", fix=AGAIN) from None
             raise
 
-    def _end(self, adapter: Adapter) -> None:
-        """Unload an adapter wherever it is loaded, once its last request has ended."""
-        task = asyncio.create_task(self._drop(adapter))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _end_others(self) -> None:
+        """Unload every version that no name stands for, once its last request has ended.
 
-    async def _drop(self, adapter: Adapter) -> None:
-        for engine in self.served.replicas(adapter.base):
-            try:
-                await engine.residents.drop(adapter.engine_name)
-            except ServerError as error:  # it has ended, and its adapters with it
-                log.warning("engine %s did not unload %s: %s", engine.label, adapter.name, error.what)
+        What is loaded is looked at, not what was displaced: a request that had chosen a version before it
+        was displaced may load it again.
+        """
+        wanted = {adapter.engine_name for adapter in self.served.adapters.values()}
+        for engine in self.served.engines:
+            for name in engine.residents.names - wanted:
+                if (engine.label, name) not in self._ending:
+                    self._ending[engine.label, name] = asyncio.create_task(self._drop(engine, name))
+
+    async def _drop(self, engine: Engine, name: str) -> None:
+        try:
+            await engine.residents.drop(name)
+        except ServerError as error:  # it has ended, and its adapters with it
+            log.warning("engine %s did not unload %s: %s", engine.label, name, error.what)
+        finally:
+            del self._ending[engine.label, name]
 
     def _say_refused(self) -> None:
         """Say once of each version that is refused why, and whether an older one is served meanwhile."""

@@ -72,6 +72,11 @@ class Residents:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def names(self) -> set[str]:
+        """What the engine calls those that are loaded."""
+        return set(self._held)
+
     def forget(self) -> None:
         """Start with none: the process that held them has ended."""
         self._held.clear()
