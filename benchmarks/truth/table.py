@@ -79,6 +79,8 @@ def _printed(turn: Turn) -> str:
         return ""
     if turn.status == "not forecast":
         return NOT_PRINTED
+    if turn.status == "beyond":
+        return _times(turn.predicted, "reach")
     said = _times(turn.predicted, f"{turn.high:.3g}" if math.isfinite(turn.high) else "reach")
     return f"{said} [{_times(turn.low, '')}, {_times(turn.high, 'reach')}]"
 
