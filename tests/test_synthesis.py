@@ -1,4 +1,4 @@
-"""Rows by a generator: asked for once, kept through kills, judged by what is not the generator, kept apart from
+"""Rows by a generator: asked for once, kept through kills, judged by what is not the generator, apart from
 tests, and everything that is left out counted with its reason.
 
 Home of synthesis.driver, synthesis.record, synthesis.answer_log, synthesis.generators, synthesis.kind,
@@ -55,7 +55,7 @@ class Script:
 
 
 def document(number: int) -> str:
-    given = f"Patient {number} was given the drug {DRUGS[number % NUM]}{number}"
+    given = f"Patient {number} was given the drug {DRUGS[number]}"
     return f"{given} and was well again after {number + 3} weeks of rest."
 
 
@@ -65,16 +65,16 @@ def files(tmp_path: Path) -> list[str]:
     return [str(tiny_embed.write(tmp_path / "docs.jsonl", rows))]
 
 
-def number_in(request: str) -> str:
+def number_in(request: str) -> int:
     found = re.search(r"Patient (\d+)", request)
     assert found is not None
-    return found[1]
+    return int(found[1])
 
 
 def asking(request: str) -> str:
-    """Two questions of the text, each about its patient."""
-    number = number_in(request)
-    return f"1. How did patient {number} end?\n2. Which pill did the doctor give to patient {number}?\n"
+    """Two questions of the text, each about its drug."""
+    drug = DRUGS[number_in(request)]
+    return f"1. How did {drug} end?\n2. Which pill was {drug} then?\n"
 
 
 def questions(files: list[str], **order: Any) -> Order:
@@ -105,7 +105,7 @@ def test_pairs_are_what_training_reads_and_say_that_they_are_synthetic(
     rows = written(tmp_path / "out")
     assert sorted(row["group"] for row in rows) == sorted(f"d{i}" for i in range(NUM) for _ in range(2))
     row = next(row for row in rows if "pill" in row["anchor"] and row["group"] == "d1")
-    assert row["anchor"] == "Which pill did the doctor give to patient 1?" and row["positive"] == document(1)
+    assert row["anchor"] == "Which pill was beta then?" and row["positive"] == document(1)
     assert (row["source"], row["synthetic_kind"]) == ("synthetic", "questions")
     assert row["generator"] == "writer at here" and len(row["request_sha256"]) == 64
     assert record.num_rows == 2 * NUM and {"documents": NUM, "passages asked about": NUM}.items() <= (
@@ -121,9 +121,9 @@ def test_every_question_that_is_left_out_is_counted_and_kept(tmp_path: Path) -> 
     texts = [document(1), document(2), document(2), "too short", document(5)]
     path = tiny_embed.write(tmp_path / "docs.jsonl", [{"text": text} for text in texts])
     answers = {
-        "1": "given the drug beta1\n" + "why " * 41 + "\nWhich patient had beta1?\nWho got well after?",
-        "2": "Who has red hair?\nwhich patient had BETA1\nHow was patient 2 after rest",
-        "5": "   \n",
+        1: "given the drug beta\n" + "why " * 41 + "\nWhich patient had beta?\nWho got well after?",
+        2: "Who has red hair?\nwhich patient had BETA\nHow was gamma after rest",
+        5: "   \n",
     }
     script = Script(lambda request: answers[number_in(request)])
     record = Synthesis(questions([str(path)], count=3)).write(tmp_path / "out", script)
@@ -142,7 +142,7 @@ def test_every_question_that_is_left_out_is_counted_and_kept(tmp_path: Path) -> 
     assert record.num_rows == 2 and len(script.asked) == 3
     rejected = {row["anchor"]: row["reason"] for row in written(tmp_path / "out", "rejected")}
     assert rejected["Who has red hair?"] == "do not find their passage", "no word of it is in any passage"
-    assert rejected["which patient had BETA1"] == "do not find their passage", "it finds another"
+    assert rejected["which patient had BETA"] == "do not find their passage", "it finds another"
     assert len(rejected) == 5
 
 
@@ -154,7 +154,7 @@ def test_an_answer_that_was_cut_loses_its_last_question(files: list[str], tmp_pa
 
 def test_questions_of_one_wording_stay_once(files: list[str], tmp_path: Path) -> None:
     def asks(request: str) -> str:
-        return f"After how many weeks of rest was a patient well again with {DRUGS[int(number_in(request))]}?"
+        return f"Which pill was {DRUGS[number_in(request)]} then?"
 
     same = Script(lambda request: "How many weeks of rest did it take until the patient was well?")
     with_same = Synthesis(questions(files, top=NUM)).write(tmp_path / "same", same)
@@ -164,7 +164,7 @@ def test_questions_of_one_wording_stay_once(files: list[str], tmp_path: Path) ->
     )
     order = questions(files, top=NUM, train=DataConfig(files=[str(real)]))
     record = Synthesis(order).write(tmp_path / "real", Script(asks))
-    assert record.counts["repeat a training row"] >= 1
+    assert record.counts["repeat a training row"] == 1 and record.num_rows == NUM - 1
     assert asks("Patient 3") not in [row["query"] for row in written(tmp_path / "real")]
     assert set(written(tmp_path / "real")[0]) >= {"query", "passage"}, "columns as the real rows name theirs"
 
@@ -231,7 +231,7 @@ def test_what_stands_in_a_test_is_not_sent_and_not_written(tmp_path: Path) -> No
     secret = "the trial of omega found that nine of ten grown patients slept well through every single night"
     texts = [document(1), f"In a long report {secret} and so on.", document(3)]
     files = [str(tiny_embed.write(tmp_path / "docs.jsonl", [{"text": text} for text in texts]))]
-    tests = [{"question": "How did patient 1 end?", "answer": "well"}, {"question": secret, "answer": "yes"}]
+    tests = [{"question": "How did beta end?", "answer": "well"}, {"question": secret, "answer": "yes"}]
     held = DataConfig(files=[str(tiny_embed.write(tmp_path / "test.jsonl", tests))])
     script = Script(asking)
     record = Synthesis(questions(files, against=(held,))).write(tmp_path / "out", script)
@@ -239,7 +239,7 @@ def test_what_stands_in_a_test_is_not_sent_and_not_written(tmp_path: Path) -> No
     assert record.counts["passages that overlap with a test"] == 1
     assert record.counts["overlap with a test row"] == 1
     anchors = [row["anchor"] for row in written(tmp_path / "out")]
-    assert "How did patient 3 end?" in anchors and "How did patient 1 end?" not in anchors
+    assert "How did delta end?" in anchors and "How did beta end?" not in anchors
     assert str(tmp_path / "test.jsonl") in record.files
 
 
@@ -284,12 +284,12 @@ def test_labelled_rows_come_back_and_are_written_as_the_real_ones(
         assert "Text:" in request and request.rstrip().endswith("Text:")
         if 'label "1"' in request:
             assert "(a fault)" in request and not [text for text in BILLS if text in request]
-            return f"an error broke the screen of {number}\n\nText: another"
-        if number == "4":
-            return "the screen is broken and shows an error"
-        if number == "5":
+            return f"an error on screen {DRUGS[number]}\n\nText: another"
+        if number == 4:
+            return "screen broken by an error"
+        if number == 5:
             return BILLS[0]
-        return f"Text: please refund the invoice of {number}"
+        return f"Text: please refund invoice {DRUGS[number]}"
 
     order = Order(files, "rows", count=2, train=tickets, meanings={"1": "a fault"})
     record = Synthesis(order).write(tmp_path / "out", Script(answer))
@@ -333,7 +333,7 @@ def test_answers_become_instructions() -> None:
 
 def test_an_answer_must_be_supported_by_its_passage(files: list[str], tmp_path: Path) -> None:
     def answer(request: str) -> str:
-        number = int(number_in(request))
+        number = number_in(request)
         right = f"Patient {number} was well after {number + 3} weeks of rest."
         return f" What about {number}?\nAnswer: {right}\n\nInstruction: Is {number} old?\nAnswer: Green seas."
 

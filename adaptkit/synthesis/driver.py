@@ -23,6 +23,7 @@ from adaptkit.client.paid import TURN_TOKENS
 from adaptkit.data.drawing import draw_hash
 from adaptkit.data.drawing import passages as passages_of
 from adaptkit.data.files import find_files
+from adaptkit.data.guesses import SYNTHETIC
 from adaptkit.data.readers import DataConfig, Dataset, Want, read
 from adaptkit.data.words import num_words
 from adaptkit.embed.encoder import Encoder
@@ -38,7 +39,7 @@ from adaptkit.synthesis.row_filters import RealRows, leaked, repeated
 from adaptkit.synthesis.synthetic_instructions import Instructions
 from adaptkit.synthesis.synthetic_labelled import LabelledTexts
 from adaptkit.synthesis.synthetic_questions import Questions
-from adaptkit.synthesis.synthetic_rows import SYNTHETIC, Candidate, Passage
+from adaptkit.synthesis.synthetic_rows import Candidate, Passage
 
 KindName = Literal["questions", "rows", "instructions"]
 ROWS, REJECTED, ANSWERS, INFO = "rows.jsonl", "rejected.jsonl", "answers.jsonl", "synthesis.json"

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-SYNTHETIC = "synthetic"
-"""The `source` of every row that a generator wrote."""
-
 
 @dataclass(frozen=True)
 class Passage:
