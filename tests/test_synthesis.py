@@ -24,7 +24,8 @@ from paid_server import PaidServer
 
 from adaptkit.cli.app import app
 from adaptkit.cli.console import run as run_command
-from adaptkit.data.readers import DataConfig, read
+from adaptkit.client.paid import TokenPrice
+from adaptkit.data.readers import DataConfig, Row, read
 from adaptkit.embed.examples import read_examples
 from adaptkit.errors import ConfigError, DataError, ServerError
 from adaptkit.run import read_jsonl
@@ -44,6 +45,8 @@ DRUGS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "
 
 class Script:
     """A generator that answers by a function."""
+
+    price: TokenPrice | None = None
 
     def __init__(self, answer: Callable[[str], str], *, at_once: int = 1, cut: bool = False):
         self.identity, self.at_once, self.batch = "writer at here", at_once, 1
@@ -259,8 +262,6 @@ def test_a_row_that_nearly_equals_a_test_is_a_leak() -> None:
 
 
 def read_rows(texts: list[str]) -> row_filters.RealRows:
-    from adaptkit.data.readers import Row
-
     return row_filters.RealRows([Row({"text": text}, "", str(i)) for i, text in enumerate(texts)])
 
 
@@ -362,7 +363,7 @@ def test_what_cannot_go_on_is_told(files: list[str], tmp_path: Path, tickets: Da
 
 
 def test_a_model_in_a_folder_writes(files: list[str], model_folders: dict[str, Path]) -> None:
-    generator = FolderGenerator(model_folders["generate"])
+    generator = FolderGenerator(model_folders["llama"])
     answers = generator.write(["Ask:", "Ask something longer:"], 5)
     assert len(answers) == 2 and generator.write(["Ask:"], 5)[0] == answers[0]
     assert re.fullmatch(r"\S+ sha256:[0-9a-f]{16}", generator.identity)
@@ -417,12 +418,12 @@ def test_spending_stops_at_the_ceiling_and_nothing_is_paid_for_twice(
         words += ["--out", str(out), "--count", "2", "--key-file", str(tmp_path / "key"), "--jobs", "1"]
         assert run_command(app, [*words, "--usd-in", "1"]) == 2 and "--ceiling" in capsys.readouterr().err
         words += ["--usd-in", "10", "--usd-out", "10"]
-        assert run_command(app, [*words, "--ceiling", "0.012"]) == 2
+        assert run_command(app, [*words, "--ceiling", "0.008"]) == 2
         error = capsys.readouterr().err
         assert "raise --ceiling" in error and "--passages" in error
         first = len(server.bodies)
         spent = json.loads((out / "spent.json").read_text())["usd"]
-        assert 0 < first < NUM and 0 < spent <= 0.012
+        assert 0 < first < NUM and 0 < spent <= 0.008
         (out / "answers.jsonl").unlink()  # as a kill between a reply and its line leaves it
         assert run_command(app, [*words, "--ceiling", "5"]) == 0
         assert len(server.bodies) == NUM, "what was paid for is not asked again"

@@ -22,17 +22,16 @@ from adaptkit.cli.options import Documents
 from adaptkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from adaptkit.client.paid import TokenPrice
     from adaptkit.synthesis.driver import Forecast
     from adaptkit.synthesis.generators import Generator
     from adaptkit.synthesis.record import SynthesisRecord
 
 NEXT = {
     "questions": "adaptkit embed train configs/embed.yaml train.files=[{out}/rows.jsonl]",
-    "rows": "adaptkit labels check {out}/rows.jsonl",
-    "instructions": "adaptkit finetune configs/finetune.yaml kind=sft train.files=[{out}/rows.jsonl]",
+    "rows": "adaptkit data check {train} {out}/rows.jsonl",
+    "instructions": "adaptkit finetune configs/finetune.yaml kind=sft train.files=[{train},{out}/rows.jsonl]",
 }
-"""What to do with the rows of each kind."""
+"""What to do with the rows of each kind, beside the real ones."""
 LIMITS = {
     "questions": "BM25 keeps questions that use the passage's words; --encoder judges by meaning.",
     "rows": "Word counts keep what they know already; a row that teaches more may be among the rejected.",
@@ -42,18 +41,15 @@ LIMITS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Where:
-    """Where the generator is.
-
-    Attributes:
-        price: None for one that costs nothing by the token.
-    """
+    """Where the generator is, and what it costs: dollars per million tokens, or nothing."""
 
     model: str
     server: str
     key_file: Path | None
     jobs: int
-    price: TokenPrice | None
-    ceiling: float
+    usd_in: float | None
+    usd_out: float | None
+    ceiling: float | None
 
 
 @command(
@@ -108,7 +104,10 @@ def data_synthesise(
         float, typer.Option(help="Share of an answer's words that its passage must hold.", min=0, max=1)
     ] = 0.5,
     prompt_file: Annotated[
-        Path | None, typer.Option(help="Your own request, with {text} in it; for rows also {label}.")
+        Path | None,
+        typer.Option(
+            help="Your own request, with {text} in it; for rows also {label}.", exists=True, dir_okay=False
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Requests to a server at once.", min=1, max=10_000)] = 8,
     usd_in: Annotated[
@@ -131,7 +130,8 @@ def data_synthesise(
     """
     from adaptkit.synthesis.driver import Order, Synthesis
 
-    where = _Where(model, server, key_file, jobs, *_price(server, usd_in, usd_out, ceiling))
+    where = _Where(model, server, key_file, jobs, usd_in, usd_out, ceiling)
+    _check_place(where)
     order = Order(
         files=files,
         kind=kind,
@@ -148,54 +148,48 @@ def data_synthesise(
     synthesis = Synthesis(order)
     with _generator(where, out) as generator:
         if dry_run:
-            return _forecast(synthesis.forecast(out, generator), where, generator.identity)
+            return _forecast(synthesis.forecast(out, generator), generator.identity)
         record = synthesis.write(out, generator)
-    next_step = NEXT[kind].format(out=out)
+    next_step = NEXT[kind].format(out=out, train=train or "REAL.jsonl")
     view = (*_view(record, out), f"next: {next_step}")
     return Outcome(view, {"folder": str(out), **record.model_dump(mode="json"), "next": next_step})
 
 
-def _price(
-    server: str, usd_in: float | None, usd_out: float | None, ceiling: float | None
-) -> tuple[TokenPrice | None, float]:
-    """Raises: ConfigError for a price without a ceiling, or the other way round."""
-    from adaptkit.client.paid import TokenPrice
-
-    given = [value for value in (usd_in, usd_out, ceiling) if value is not None]
-    if not given:
-        return None, 0.0
-    if usd_in is None or usd_out is None or ceiling is None or not server:
+def _check_place(where: _Where) -> None:
+    """Raises: ConfigError where neither folder nor server is named, and for a price without a ceiling or a
+    server."""
+    if not (where.model or where.server):
+        fix = "name a folder with --model, or an address with --server"
+        raise ConfigError("no generator is named", where="command line", fix=fix)
+    given = [value is not None for value in (where.usd_in, where.usd_out, where.ceiling)]
+    if any(given) and not (all(given) and where.server):
         fix = "give --server, --usd-in, --usd-out and --ceiling together"
         raise ConfigError("a price needs a server and a ceiling", where="command line", fix=fix)
-    return TokenPrice(usd_in, usd_out), ceiling
 
 
 @contextmanager
 def _generator(where: _Where, out: Path) -> Iterator[Generator]:
-    """Raises: ConfigError where neither a folder nor a server is named, ServerError, ModelError."""
+    """Raises: ServerError, ModelError."""
     from adaptkit.client.openai import Client
-    from adaptkit.client.paid import Ledger, PaidClient
+    from adaptkit.client.paid import Ledger, PaidClient, TokenPrice
     from adaptkit.synthesis.generators import FolderGenerator, PaidGenerator, ServedGenerator
 
     if not where.server:
-        if not where.model:
-            fix = "name a folder with --model, or an address with --server"
-            raise ConfigError("no generator is named", where="command line", fix=fix)
         yield FolderGenerator(where.model)
         return
     with Client(where.server, server_key(where.key_file), patience_s=PATIENCE_S) as client:
         name = where.model or first_generator(client)
-        if where.price is None:
+        if where.usd_in is None or where.usd_out is None or where.ceiling is None:
             yield ServedGenerator(client, name, where.jobs)
             return
         fewer = "ask about fewer passages (--passages)"
         ledger = Ledger(out / "spent.json", where.ceiling, setting="--ceiling", fewer=fewer)
-        replies = out / "replies"
-        paid = PaidClient(client, name, where.price, replies=replies, ledger=ledger, at_once=where.jobs)
+        price, replies = TokenPrice(where.usd_in, where.usd_out), out / "replies"
+        paid = PaidClient(client, name, price, replies=replies, ledger=ledger, at_once=where.jobs)
         yield PaidGenerator(paid)
 
 
-def _forecast(forecast: Forecast, where: _Where, identity: str) -> Outcome:
+def _forecast(forecast: Forecast, identity: str) -> Outcome:
     """What asking would take."""
     known = forecast.requests - forecast.missing
     lines = [
@@ -203,12 +197,9 @@ def _forecast(forecast: Forecast, where: _Where, identity: str) -> Outcome:
         f"{known:,} of them answered already",
         f"the others: about {forecast.tokens_in:,.0f} tokens in, at most {forecast.tokens_out:,.0f} out",
     ]
-    usd = where.price.usd(forecast.tokens_in, forecast.tokens_out) if where.price else None
-    if usd is not None:
-        lines.append(
-            f"about ${usd:.2f} where every answer is as long as it may be; --ceiling ${where.ceiling:g}"
-        )
-    data = {"generator": identity, **dataclasses.asdict(forecast), "usd": usd}
+    if forecast.usd is not None:
+        lines.append(f"about ${forecast.usd:.2f} where every answer is as long as it may be")
+    data = {"generator": identity, **dataclasses.asdict(forecast)}
     return Outcome(tuple(lines), data)
 
 

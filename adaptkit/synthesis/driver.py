@@ -84,6 +84,7 @@ class Forecast:
     Attributes:
         requests, missing: all of them, and those that no kept answer answers.
         tokens_in, tokens_out: of the missing ones: about, and at most.
+        usd: what these cost; None where nothing is paid for.
     """
 
     passages: int
@@ -91,6 +92,7 @@ class Forecast:
     missing: int
     tokens_in: float
     tokens_out: float
+    usd: float | None
 
 
 class Synthesis:
@@ -117,7 +119,9 @@ class Synthesis:
         num_bytes = sum(len(request.words.encode()) for request in self.requests)
         each = num_bytes / len(self.requests) / BYTES_PER_TOKEN + TURN_TOKENS
         num_passages = self.counts["passages asked about"]
-        return Forecast(num_passages, len(self.requests), missing, missing * each, float(missing * most))
+        tokens_in, tokens_out = missing * each, float(missing * most)
+        usd = generator.price.usd(tokens_in, tokens_out) if generator.price else None
+        return Forecast(num_passages, len(self.requests), missing, tokens_in, tokens_out, usd)
 
     def write(self, out: Path, generator: Generator) -> SynthesisRecord:
         """Ask for what is missing, filter, and write the folder.

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from adaptkit import models
 from adaptkit.client.openai import Client, Refusal
-from adaptkit.client.paid import PaidClient
+from adaptkit.client.paid import PaidClient, TokenPrice
 from adaptkit.data.readers import Row
 from adaptkit.data.supervised import prompt_ids
 from adaptkit.errors import ConfigError
@@ -46,11 +46,13 @@ class Generator(Protocol):
         identity: what rows record of it.
         at_once: calls of `write` at the same time.
         batch: requests of a call.
+        price: of its tokens; None where none is paid for.
     """
 
     identity: str
     at_once: int
     batch: int
+    price: TokenPrice | None
 
     def write(self, requests: Sequence[str], max_tokens: int) -> list[Written]:
         """Answer each request, in order."""
@@ -64,6 +66,7 @@ class FolderGenerator:
 
     at_once = 1
     batch = FOLDER_BATCH
+    price: TokenPrice | None = None
 
     def __init__(self, folder: str | Path):
         self.identity = f"{Path(folder).name} sha256:{model_digest(Path(folder))[:16]}"
@@ -94,6 +97,7 @@ class ServedGenerator:
     """A model behind an OpenAI-compatible address, asked by chat, or to go on where it has no template."""
 
     batch = 1
+    price: TokenPrice | None = None
 
     def __init__(self, client: Client, name: str, at_once: int):
         self.client, self.name, self.at_once = client, name, at_once
@@ -120,7 +124,7 @@ class PaidGenerator:
     batch = 1
 
     def __init__(self, paid: PaidClient):
-        self.paid, self.at_once = paid, paid.at_once
+        self.paid, self.at_once, self.price = paid, paid.at_once, paid.price
         self.identity = f"{paid.model} at {urlsplit(paid.client.base_url).netloc}"
 
     def write(self, requests: Sequence[str], max_tokens: int) -> list[Written]:
