@@ -124,7 +124,8 @@ class PaidGenerator:
     batch = 1
 
     def __init__(self, paid: PaidClient):
-        self.paid, self.at_once, self.price = paid, paid.at_once, paid.price
+        self.paid, self.at_once = paid, paid.at_once
+        self.price: TokenPrice | None = paid.price
         self.identity = f"{paid.model} at {urlsplit(paid.client.base_url).netloc}"
 
     def write(self, requests: Sequence[str], max_tokens: int) -> list[Written]:
