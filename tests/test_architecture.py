@@ -37,6 +37,7 @@ LEVELS = {
     "planning": 8,
     "export": 8,
     "labelling": 8,
+    "synthesis": 8,
     "audit": 7,
     "study": 6,
     "pretrain": 5,

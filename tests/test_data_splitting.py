@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_rows import dataset, labelled, shuffled, texts
 
+from adaptkit.data.dedup import deduplicate
+from adaptkit.data.readers import DataConfig, read
 from adaptkit.data.splitting import FEW_ROWS, hold_out, newest, split
 from adaptkit.errors import DataError
 
@@ -169,3 +173,43 @@ def test_one_short_text_or_one_row_of_another_kind_stays_whole() -> None:
         split(dataclasses.replace(dataset([{"text": "a single line"}]), kind="text"), 0.1)
     with pytest.raises(DataError, match="1 rows cannot be split"):
         split(dataset([{"text": "a\n\nb\n\nc\n\nd\n\ne", "label": "x"}]), 0.1)
+
+
+WAYS = {
+    "hash": lambda data: split(data, 0.1, seed=1),
+    "to tune on": lambda data: hold_out(data, 20, most=0.2),
+    "time": lambda data: newest(data, 0.1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_generator_wrote_is_never_held_out_and_changes_nothing(way: str) -> None:
+    real = [{"text": f"{i}", "label": "xy"[i % 2], "group": f"g{i % 50}", "time": i} for i in range(200)]
+    rest, held = WAYS[way](dataset(real))
+    written = [
+        {"text": f"w{i}", "label": "xy"[i % 2], "group": f"g{i}", "source": "synthetic"} for i in range(60)
+    ]
+    with_rest, with_held = WAYS[way](dataset([*written, *real]))
+    assert sorted(texts(with_held.rows)) == sorted(texts(held.rows))
+    assert {row.id for row in with_rest.rows} >= {row.id for row in rest.rows}
+    groups = {row.cluster for row in held.rows}
+    beside = {text for text in texts(with_rest.rows) if text.startswith("w")}
+    assert beside == {row["text"] for row in written if row["group"] not in groups} and len(beside) < 60
+    with pytest.raises(DataError, match="all 60 rows are synthetic"):
+        WAYS[way](dataset(written))
+
+
+def test_that_a_row_is_synthetic_is_seen_where_the_first_rows_name_no_source(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"row {i},{'xy'[i % 2]}\n" for i in range(150)))
+    written = {"text": "more", "label": "x", "group": "d1", "source": "synthetic"}
+    (tmp_path / "b.jsonl").write_text(json.dumps(written))
+    rows = read(DataConfig(files=[str(tmp_path / name) for name in ("a.csv", "b.jsonl")]), "labelled").rows
+    facts = [(row.values.get("source"), row.values.get("group")) for row in rows]
+    assert facts == [(None, None)] * 150 + [("synthetic", "d1")]
+
+
+def test_a_real_row_stays_before_a_synthetic_copy() -> None:
+    values = [{"text": f"the same text of {i} words and more", "label": "x"} for i in range(20)]
+    copies = [{**row, "text": row["text"] + " ", "source": "synthetic"} for row in values]
+    kept, _ = deduplicate(dataset([*copies, *values]))
+    assert all("source" not in row.values for row in kept.rows) and kept.rows

@@ -40,7 +40,7 @@ COMMANDS = [
     "finetune",
     "distill",
     "embed train",
-    "embed questions",
+    "data synthesise",
     "embed encode",
     "embed index",
     "embed search",

@@ -9,7 +9,7 @@
     adaptkit pretrain pretrain.yaml    one model from scratch, or more pretraining of a base
     adaptkit finetune finetune.yaml    one model on one labelled task or on instructions
     adaptkit distill distill.yaml      a small student of a large teacher
-    adaptkit embed train embed.yaml    an encoder; also questions, encode, index, search, update, ...
+    adaptkit embed train embed.yaml    an encoder; also encode, index, search, update, ...
     adaptkit try runs/STUDY "a text"   the recommended model's answer, without a server
     adaptkit export runs/STUDY         the recommended model as a folder, measured against its source
     adaptkit verify FOLDER             whether it still answers as it did when it was exported
@@ -25,6 +25,7 @@
     adaptkit labels check FILE         which labels are probably wrong, as a CSV for people
     adaptkit labels next FILE          which rows people should label next
     adaptkit data shift FILES          how a domain differs from general text, and what to expect of it
+    adaptkit data synthesise FILES     questions, rows or instructions by a generator, filtered
     adaptkit config show study.yaml    each value and where it came from
     adaptkit schema compare            JSON Schema of a config, for editors
     adaptkit doctor                    versions, devices, and each trap with the command that mends it
@@ -58,6 +59,7 @@ from adaptkit.cli import (
     provenance,
     runs,
     serve,
+    synthesise,
     train,
     try_model,
     verify,
@@ -96,7 +98,7 @@ embed.app.add_typer(index_change.app)
 app.add_typer(embed.app, name="embed")
 app.add_typer(models.models, name="models")
 app.add_typer(runs.runs, name="runs")
-app.add_typer(data.data, name="data")
+app.add_typer(synthesise.data, name="data")
 app.add_typer(labelling.labels, name="labels")
 app.add_typer(data.config, name="config")
 app.add_typer(data.app)

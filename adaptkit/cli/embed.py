@@ -2,7 +2,6 @@
 
 adaptkit embed train embed.yaml            an encoder that sentence-transformers and vLLM load
 adaptkit embed rerank rerank.yaml          a reranker: reads again what words or vectors have found
-adaptkit embed questions FILES --server URL --out Q   pairs to train on, asked by a served generator
 adaptkit embed encode MODEL FILES --out V  vectors with ids, resumable
 adaptkit embed index, search, update, migrate      see cli/index.py
 adaptkit embed evaluate MODEL SET          nDCG, recall, MRR and MAP as trec_eval counts them
@@ -13,7 +12,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
 
 import typer
 
@@ -33,8 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train, use and judge embeddings.", no_args_is_help=True, rich_markup_mode=None)
 
 PATIENCE_S = 120.0
-"""How long to try again while the generator's server is overloaded."""
-TOKENS_PER_QUESTION = 60
+"""How long to try again while a generator's server is overloaded."""
 
 
 @command(
@@ -90,54 +87,6 @@ def _first_stage(config: RerankConfig, run: Run) -> dict[str, object]:
     return {f"the first stage alone ({first['name']})": found}
 
 
-@command(
-    app,
-    "questions",
-    [
-        "adaptkit embed questions corpus.jsonl.gz --server http://127.0.0.1:8000 --out questions",
-        "adaptkit embed questions 'docs/*.parquet' --server https://api.example.com --key-file key --out q",
-        "adaptkit embed train configs/embed.yaml train.files=[questions/pairs.jsonl]",
-    ],
-)
-def questions(
-    files: Documents,
-    server: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; run the same command again to go on.")],
-    model: Annotated[
-        str, typer.Option(help="The generator's name there; else the first that the server names.")
-    ] = "",
-    key_file: Annotated[
-        Path | None, typer.Option(help="The server's key; else OPENAI_API_KEY or ADAPTKIT_API_KEY.")
-    ] = None,
-    count: Annotated[int, typer.Option(help="Questions per document.", min=1, max=50)] = 3,
-    prompt_file: Annotated[
-        Path | None, typer.Option(help="Your own request, with {count} and {text} in it.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(help="Requests at once.", min=1, max=10_000)] = 8,
-) -> Outcome:
-    """Have a served generator ask questions about documents.
-
-    Pairs to train on where nobody has asked yet. Streams, filters, and goes on after a kill.
-    """
-    from adaptkit.client.openai import Client
-    from adaptkit.embed.questions import PROMPT, write_questions
-
-    prompt = PROMPT
-    if prompt_file is not None:
-        prompt = prompt_file.read_text(encoding="utf-8")
-    with Client(server, server_key(key_file), patience_s=PATIENCE_S) as client:
-        name = model or first_generator(client)
-        source = {"model": name, "server": urlsplit(client.base_url).netloc}
-
-        def ask(request: str) -> str:
-            return client.answer(name, request, max_tokens=TOKENS_PER_QUESTION * count, temperature=0.7)
-
-        written = write_questions(files, out, ask, source, count=count, prompt=prompt, jobs=jobs)
-    next_step = f"adaptkit embed train configs/embed.yaml train.files=[{out}/pairs.jsonl]"
-    view = f"{_count_line(written['counts'], out)}\nnext: {next_step}"
-    return Outcome(view, {"folder": str(out), **written, "next": next_step})
-
-
 def server_key(key_file: Path | None) -> str:
     """The key in a file, else in the environment; empty where there is none."""
     from adaptkit.serve import api_keys
@@ -156,19 +105,6 @@ def first_generator(client: Client) -> str:
     names = ", ".join(model.name for model in served) or "nothing"
     what = f"serves no generator ({names})"
     raise ServerError(what, where=client.base_url, fix="name one by --model, or serve one")
-
-
-def _count_line(counts: dict[str, int], out: Path) -> str:
-    """Say what was written and what was left out: `45 pairs from 15 documents in q; 3 repeated`."""
-    line = f"{counts['pairs']:,} pairs from {counts['documents']:,} documents in {out}"
-    left_out = [
-        f"{number:,} {what}"
-        for what, number in counts.items()
-        if number and what not in ("pairs", "documents")
-    ]
-    if left_out:
-        line += f"; {', '.join(left_out)}"
-    return line
 
 
 @command(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adaptkit.report.changes import SideBySide
     from adaptkit.run import Run
 
+NOT_PAIRED = "No arm was judged on the same items in both: nothing is paired.\n"
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -205,7 +206,11 @@ def changes(side_by_side: SideBySide) -> str:
     rows += [(change.part, change.what, change.before, change.after) for change in side_by_side.changed]
     same = len(side_by_side.changes) - len(side_by_side.changed)
     first, second = side_by_side.lines
-    return f"{table(rows)}\n\n{same} facts are the same in both.\nbefore: {first}\nafter:  {second}"
+    gains = "".join(f"- {gain.sentence}\n" for gain in side_by_side.gains)
+    paired = f"Second minus first, paired by item:\n{gains}" if gains else NOT_PAIRED
+    return (
+        f"{table(rows)}\n\n{same} facts are the same in both.\n\n{paired}\nbefore: {first}\nafter:  {second}"
+    )
 
 
 def origins(values: dict[str, dict[str, Any]]) -> str:

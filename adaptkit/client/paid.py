@@ -61,10 +61,15 @@ class Ledger:
     """What a study has spent, in a file that all of its processes write: none gets past the ceiling.
 
     Before a request is sent, the most that it can cost is put down; when its answer is there, what it did.
+
+    Args:
+        setting: where the ceiling is set, and `fewer` how less is asked: for who reaches it.
     """
 
-    def __init__(self, path: Path, ceiling: float):
-        self.path, self.ceiling = path, ceiling
+    def __init__(
+        self, path: Path, ceiling: float, *, setting: str = "api.ceiling", fewer: str = "judge on fewer items"
+    ):
+        self.path, self.ceiling, self._setting, self._fewer = path, ceiling, setting, fewer
 
     @property
     def spent(self) -> float:
@@ -76,10 +81,9 @@ class Ledger:
             spent = self.spent
             if spent + usd > self.ceiling:
                 what = f"the next request may cost ${usd:.2g}; ${spent:.4g} of ${self.ceiling:g} are spent"
-                fix = (
-                    "raise api.ceiling, or judge on fewer items: replies that are here are not paid for again"
-                )
-                raise BudgetError(what, where="api.ceiling", fix=fix)
+                kept = "replies that are here are not paid for again"
+                fix = f"raise {self._setting}, or {self._fewer}: {kept}"
+                raise BudgetError(what, where=self._setting, fix=fix)
             write_json(self.path, {"usd": spent + usd})
 
     def correct(self, usd: float) -> None:
@@ -126,7 +130,7 @@ class PaidClient:
         self.client.close()
 
     def ask(self, messages: Messages, *, max_tokens: int, **options: Any) -> Reply:
-        """The model's answer to messages, greedy.
+        """The model's answer to messages, greedy unless `temperature` is given.
 
         Raises: BudgetError where the answer may cost more than is left, ServerError for none.
         """

@@ -19,7 +19,7 @@ from adaptkit.data.annotations import (
     word_list,
 )
 from adaptkit.data.conversations import conversation
-from adaptkit.data.guesses import FACTS
+from adaptkit.data.guesses import FACTS, SYNTHETIC
 from adaptkit.data.message_fields import TEMPLATE_INPUTS, read_messages, template_input, unread_column
 from adaptkit.data.records import Fault, Record
 from adaptkit.data.row_fields import object_of
@@ -60,6 +60,8 @@ class RowReader:
             roles = {role: role for role in TEMPLATE_INPUTS if role in record} | roles
         if self._soft and SOFT in record:
             roles = {SOFT: SOFT} | roles
+        if record.get("source") == SYNTHETIC:  # the real rows before it may name no source
+            roles = {role: role for role in ("source", "group") if role in record} | roles
         if ("messages" in roles or "completion" in roles) and (fault := unread_column(record, roles)):
             return fault
         for role, column in roles.items():

@@ -4,7 +4,8 @@
 
 Near-duplicates share most runs of 5 words. They are found by MinHash (Broder 1997) with banding (Rajaraman &
 Ullman, Mining of Massive Datasets, chapter 3), and compared by their signatures. Of a group of duplicates the
-row with the smallest content hash stays, so the result does not depend on the order of rows.
+row with the smallest content hash stays, so the result does not depend on the order of rows; a real row stays
+before a synthetic one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptkit.data.guesses import SYNTHETIC
 from adaptkit.data.ngrams import hashed_texts, mix, run_hashes
 from adaptkit.data.readers import Dataset, Row
 
@@ -71,7 +73,7 @@ def deduplicate(dataset: Dataset, near: bool = True) -> tuple[Dataset, DedupRepo
 
     Rows that say different things of a text, by their labels, scores or short answers, repeat nothing.
     """
-    rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))
+    rows = sorted(dataset.rows, key=lambda row: (row.values.get("source") == SYNTHETIC, row.id, row.where))
     twin_of: dict[int, tuple[int, str]] = {}
     first: dict[bytes, int] = {}
     for number, row in enumerate(rows):

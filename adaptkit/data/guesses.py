@@ -13,6 +13,8 @@ from adaptkit.notices import Tell
 
 FACTS = ("group", "source", "time")
 """Roles that say something about a row and are no part of what a model sees, nor of the row's id."""
+SYNTHETIC = "synthetic"
+"""The `source` of rows that a generator wrote: they are learnt from, and nothing is judged on them."""
 NONE = "none"
 """In place of a column's name: no column has this role, whatever it is called."""
 FEW_GROUPS = 10

@@ -5,7 +5,8 @@
     train, test = newest(dataset, 0.1)          # by time
 
 Each label keeps its share in both parts by hash, and those with few rows stay in training: a model cannot
-answer with a label that it has never seen.
+answer with a label that it has never seen. Rows that a generator wrote (`source: synthetic`) are never held
+out, and change nothing about which rows are; those whose group is held out are in neither part.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from adaptkit.data.drawing import draw, draw_hash, draw_order
-from adaptkit.data.guesses import NONE, some_of
+from adaptkit.data.guesses import NONE, SYNTHETIC, some_of
 from adaptkit.data.readers import Dataset, Row, content_id, distinct_ids
 from adaptkit.errors import DataError
 
@@ -38,7 +39,7 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     shares, and none is missing in the rest. A set of one text is divided into its passages first.
     Raises: DataError when a side would be empty.
     """
-    dataset = in_passages(dataset)
+    dataset, written = _real_and_written(in_passages(dataset))
     units: dict[str, list[Row]] = defaultdict(list)
     for row in dataset.rows:
         units[str(row.values.get("group") or row.text)].append(row)
@@ -56,8 +57,8 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     if not chosen or len(chosen) == len(units):
         raise _cannot_split(dataset, units, fraction)
     held = {id(row) for key in chosen for row in units[key]}
-    rest = dataset.with_rows(row for row in dataset.rows if id(row) not in held)
-    return rest, dataset.with_rows(row for row in dataset.rows if id(row) in held)
+    rest = [row for row in dataset.rows if id(row) not in held]
+    return _rest_and_held(dataset, rest, [row for row in dataset.rows if id(row) in held], written)
 
 
 def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset]:
@@ -68,7 +69,7 @@ def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset
     first.
     Raises: DataError where a side would be empty.
     """
-    dataset = in_passages(dataset)
+    dataset, written = _real_and_written(in_passages(dataset))
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in dataset.rows:
         groups[row.cluster].append(row)
@@ -87,7 +88,29 @@ def hold_out(dataset: Dataset, size: int, most: float) -> tuple[Dataset, Dataset
         raise _cannot_split(dataset, groups, wanted / len(dataset.rows))
     rest = [row for row in dataset.rows if row.cluster not in chosen]
     held = [row for row in dataset.rows if row.cluster in chosen]
-    return dataset.with_rows(rest), dataset.with_rows(draw(held, wanted))
+    left, _ = _rest_and_held(dataset, rest, held, written)
+    return left, dataset.with_rows(draw(held, wanted))
+
+
+def _real_and_written(dataset: Dataset) -> tuple[Dataset, list[Row]]:
+    """The rows that may be held out, and those that a generator wrote.
+
+    Raises: DataError where there are no others.
+    """
+    written = [row for row in dataset.rows if row.values.get("source") == SYNTHETIC]
+    if written and len(written) == len(dataset.rows):
+        what = f"all {len(written):,} rows are synthetic, and nothing is judged on these"
+        raise DataError(what, where=written[0].where, fix="name real rows for the held-out part")
+    return dataset.with_rows(row for row in dataset.rows if row.values.get("source") != SYNTHETIC), written
+
+
+def _rest_and_held(
+    dataset: Dataset, rest: Sequence[Row], held: Sequence[Row], written: Sequence[Row]
+) -> tuple[Dataset, Dataset]:
+    """(rest with what a generator wrote, held out); what it wrote of a held-out group is in neither."""
+    groups = {row.cluster for row in held}
+    beside = [row for row in written if row.cluster not in groups]
+    return dataset.with_rows([*rest, *beside]), dataset.with_rows(held)
 
 
 def in_passages(dataset: Dataset) -> Dataset:
@@ -125,6 +148,7 @@ def newest(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
 
     Raises: DataError for a row without a time, and where a side would be empty.
     """
+    dataset, written = _real_and_written(dataset)
     for row in dataset.rows:
         if "time" not in row.values:
             fix = "set columns: {time: <column>} to a column of ISO dates or numbers, or split: hash"
@@ -144,8 +168,8 @@ def newest(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
     if len(chosen) == len(age):
         fix = "give more rows, or rows of more groups"
         raise DataError("nothing older than the test is left", where=dataset.rows[0].where, fix=fix)
-    older = dataset.with_rows(row for row in dataset.rows if row.cluster not in chosen)
-    return older, dataset.with_rows(row for row in dataset.rows if row.cluster in chosen)
+    older = [row for row in dataset.rows if row.cluster not in chosen]
+    return _rest_and_held(dataset, older, [row for row in dataset.rows if row.cluster in chosen], written)
 
 
 def _of_each_label(units: Mapping[str, Sequence[Row]], able: Sequence[str], fraction: float) -> set[str]:

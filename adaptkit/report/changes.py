@@ -12,14 +12,17 @@ from typing import Literal
 
 from adaptkit.report.prose import outcome_text
 from adaptkit.study.forecast import size_text
-from adaptkit.study.record import StudyRecord
-from adaptkit.study.results import Results, collect, task_title
+from adaptkit.study.record import StudyRecord, TaskRecord
+from adaptkit.study.results import Results, collect, tables_of, task_title
+from adaptkit.study.scores import METRICS
+from adaptkit.study.statistics import Comparison, resample
 from adaptkit.study.task_verdict import TaskVerdict, Verdict
 from adaptkit.study.verdict import judge
-from adaptkit.study.verdict_line import flops_text
+from adaptkit.study.verdict_line import flops_text, interval_text
 
 Part = Literal["data", "arms", "budget", "scores", "answer"]
 NONE = "-"
+GAINED = {"win": "better", "loss": "worse", "tie": "no difference is shown"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,38 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """What an arm scores in the second study minus what it scores in the first, item by item of one test.
+
+    Attributes:
+        metric: with the task, in words.
+        pair: its paired interval over seeds and items, at the study's confidence for this arm alone.
+    """
+
+    task: str
+    arm: str
+    metric: str
+    pair: Comparison
+
+    @property
+    def sentence(self) -> str:
+        changed = f"{self.arm}: {self.metric} changed by {interval_text(self.pair)}"
+        return f"{changed} on the same {self.pair.num_items:,} items: {GAINED[self.pair.outcome]}"
+
+
+@dataclass(frozen=True)
 class SideBySide:
-    """Two studies and everything that was compared of them, the unchanged as well."""
+    """Two studies and everything that was compared of them, the unchanged as well.
+
+    Attributes:
+        gains: of arms and tasks that both studies scored on the same items.
+    """
 
     before: str
     after: str
     lines: tuple[str, str]
     changes: tuple[Change, ...]
+    gains: tuple[Gain, ...] = ()
 
     @property
     def changed(self) -> list[Change]:
@@ -70,7 +98,9 @@ def compare_studies(before: str | Path, after: str | Path) -> SideBySide:
         *_scores(first, second),
         *_answers(*verdicts),
     )
-    return SideBySide(first.path.name, second.path.name, (verdicts[0].line, verdicts[1].line), tuple(changes))
+    lines = verdicts[0].line, verdicts[1].line
+    gains = tuple(_gains(first, second))
+    return SideBySide(first.path.name, second.path.name, lines, tuple(changes), gains)
 
 
 def _data(before: StudyRecord, after: StudyRecord) -> Iterator[Change]:
@@ -112,14 +142,37 @@ def _budget(before: StudyRecord, after: StudyRecord) -> Iterator[Change]:
 
 def _scores(before: Results, after: Results) -> Iterator[Change]:
     """Scores of arms that both studies ran on a task of the same name and metric."""
+    for task, arm in _scored_by_both(before, after):
+        first, second = (_score(results, task.name, arm) for results in (before, after))
+        yield Change("scores", f"{arm}: {task_title(task)}", first, second)
+
+
+def _scored_by_both(before: Results, after: Results) -> Iterator[tuple[TaskRecord, str]]:
     for task in before.tasks:
-        same = [other for other in after.tasks if (other.name, other.metric) == (task.name, task.metric)]
-        for other in same:
-            arms = {arm.name for arm in after.scored_arms(other.name)}
-            for arm in before.scored_arms(task.name):
-                if arm.name in arms:
-                    first, second = (_score(results, task.name, arm.name) for results in (before, after))
-                    yield Change("scores", f"{arm.name}: {task_title(task)}", first, second)
+        if (task.name, task.metric) in [(other.name, other.metric) for other in after.tasks]:
+            arms = {arm.name for arm in after.scored_arms(task.name)}
+            yield from ((task, arm.name) for arm in before.scored_arms(task.name) if arm.name in arms)
+
+
+def _gains(before: Results, after: Results) -> Iterator[Gain]:
+    """Paired differences, where both studies judged on the same items."""
+    for task, arm in _scored_by_both(before, after):
+        cells = before.of(task.name, arm), after.of(task.name, arm)
+        ids = [[row["id"] for row in each[0].rows] for each in cells]
+        if ids[0] != ids[1]:
+            continue
+        tables = {
+            which: tables_of(each, task.metric)
+            for which, each in zip(("before", "after"), cells, strict=True)
+        }
+        pair = resample(tables, before.clusters(task.name)).compare(
+            "after",
+            "before",
+            margin=0.0,
+            higher_is_better=METRICS[task.metric].higher_is_better,
+            confidence=before.confidence,
+        )
+        yield Gain(task.name, arm, task_title(task), pair)
 
 
 def _score(results: Results, task: str, arm: str) -> str:

@@ -3,6 +3,7 @@ refusal with the hint."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ import tiny_embed
 from real_server import KEY
 
 from adaptkit.embed.encoder import Encoder
-from adaptkit.embed.questions import write_questions
+from adaptkit.errors import DataError
 from adaptkit.run import read_jsonl
+from adaptkit.synthesis.driver import Order, Synthesis
+from adaptkit.synthesis.generators import ServedGenerator
 
 if TYPE_CHECKING:
     from real_server import Served
@@ -41,19 +44,18 @@ def langchain(served: Served, **options: Any) -> Any:
 
 
 def test_a_served_generator_asks_questions(served: Served, tmp_path: Path) -> None:
-    """One of random weights: what it asks is nonsense, and all of it is kept and counted."""
+    """One of random weights: what it asks is nonsense, and all of it is kept, counted and refused."""
     rows = [
         {"_id": f"d{i}", "text": f"the engine {i} reads and the editor {i} writes again"} for i in range(6)
     ]
     files = [str(tiny_embed.write(tmp_path / "docs.jsonl", rows))]
-    told = {"model": "writer", "server": "here"}
-
-    def ask(request: str) -> str:
-        return served.client.answer("writer", request, max_tokens=60, temperature=0.7)
-
-    found = write_questions(files, tmp_path / "out", ask, told, count=1, prompt="{text}", jobs=3)
+    synthesis = Synthesis(Order(files, "questions", count=1, prompt="{text}", top=6))
+    generator = ServedGenerator(served.client, "writer", 3)
+    with contextlib.suppress(DataError):  # where no question passes
+        synthesis.write(tmp_path / "out", generator)
     answers = [row["answer"] for row in read_jsonl(tmp_path / "out/answers.jsonl")]
-    assert len(answers) == found["counts"]["documents"] == 6 and all(answers)
+    assert len(answers) == synthesis.counts["passages asked about"] == 6 and all(answers)
+    assert (tmp_path / "out/rejected.jsonl").exists()
     assert KEY not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
 
 

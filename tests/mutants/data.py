@@ -53,9 +53,16 @@ MUTANTS = [
     ),
     Mutant(
         "adaptkit/data/dedup.py",
-        "rows = sorted(dataset.rows, key=lambda row: (row.id, row.where))",
-        "rows = dataset.rows",
+        'key=lambda row: (row.values.get("source") == SYNTHETIC, row.id, row.where))',
+        "key=lambda row: row.where)",
         OVERLAP,
+    ),
+    Mutant("adaptkit/data/dedup.py", 'row.values.get("source") == SYNTHETIC, ', "", SPLITTING),
+    Mutant(
+        "adaptkit/data/splitting.py",
+        "for row in written if row.cluster not in groups]",
+        "for row in written]",
+        SPLITTING,
     ),
     Mutant("adaptkit/data/splitting.py", 'str(row.values.get("group") or row.text)', "row.text", READERS),
     Mutant("adaptkit/data/splitting.py", 'f"{seed}:{key}"', "key", READERS),

@@ -244,4 +244,10 @@ MUTANTS = [
         "        if math.isfinite(answer.first):",
         BREAK_EVEN,
     ),
+    Mutant(
+        "adaptkit/report/changes.py",
+        "        if ids[0] != ids[1]:",
+        "        if len(ids) == 3:",
+        ("tests/test_changes.py",),
+    ),
 ]
