@@ -21,7 +21,7 @@ from adaptkit.run import Run, write_text
 from adaptkit.run_lock import hold
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.inputs import input_digests
-from adaptkit.study.record import is_study
+from adaptkit.study.record import STUDY_FILE, is_study
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "rerank", "distill", "plan"]
 CONFIGS: dict[Kind, type[Config]] = {
@@ -103,15 +103,20 @@ class _AnyKeys(Config):
     model_config = {"extra": "allow"}
 
 
+_RUN_OR_MODEL = ("manifest.json", "config.yaml", "config.json", "adapter_config.json", STUDY_FILE)
+"""A folder that holds one of these is meant by its path."""
+
+
 def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> Path:
     """The folder that a word means: a path, or the name of a run below `root`, with or without its digest.
 
-    Of several runs of a name the newest is taken, which is said.
+    Of several runs of a name the newest is taken, which is said. A folder of other things that is called like
+    a study, such as its data, hides no run.
 
     Args:
         study: only finished studies count.
     """
-    if word.exists() or len(word.parts) != 1:
+    if len(word.parts) != 1 or word.is_file() or any((word / name).is_file() for name in _RUN_OR_MODEL):
         return word
     pattern = re.compile(rf"{re.escape(word.name)}(-[0-9a-f]{{8}})?")
     folders = [folder for folder in root.glob(f"{glob.escape(word.name)}*") if pattern.fullmatch(folder.name)]
