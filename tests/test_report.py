@@ -11,11 +11,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from fake_study import FULL, PORTIONS, TEXTS, edit_study, write_study
 
 from adaptkit.errors import DataError
+from adaptkit.report import board
 from adaptkit.report.cards import label_cells
 from adaptkit.report.glossary import GLOSSARY
 from adaptkit.report.svg import Scale, padded, robust_range, spread
@@ -180,6 +182,17 @@ def test_report_needs_no_torch(tmp_path):
     code += "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("higher_is_better", "sign"), [(True, 1), (False, -1)])
+def test_a_second_that_did_worse_is_told_so(higher_is_better, sign):
+    def told(gained):
+        pair = SimpleNamespace(difference=sign * gained)
+        fields = {"contenders": ("a", "b"), "settled": True, "outcome": "enough", "pair": pair}
+        return board._difference(SimpleNamespace(higher_is_better=higher_is_better, **fields))
+
+    assert "did worse here" in told(-0.145)
+    assert told(0.004) == told(0.0) == "The second is not better by enough to act on."
 
 
 def test_axis_helpers():
