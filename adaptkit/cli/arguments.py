@@ -21,7 +21,7 @@ from adaptkit.run import Run, write_text
 from adaptkit.run_lock import hold
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.inputs import input_digests
-from adaptkit.study.record import STUDY_FILE, is_study
+from adaptkit.study.record import is_study
 
 Kind = Literal["compare", "pretrain", "finetune", "embed", "rerank", "distill", "plan"]
 CONFIGS: dict[Kind, type[Config]] = {
@@ -103,10 +103,6 @@ class _AnyKeys(Config):
     model_config = {"extra": "allow"}
 
 
-_RUN_OR_MODEL = ("manifest.json", "config.yaml", "config.json", "adapter_config.json", STUDY_FILE)
-"""A folder that holds one of these is meant by its path."""
-
-
 def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> Path:
     """The folder that a word means: a path, or the name of a run below `root`, with or without its digest.
 
@@ -116,7 +112,7 @@ def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> P
     Args:
         study: only finished studies count.
     """
-    if len(word.parts) != 1 or word.is_file() or any((word / name).is_file() for name in _RUN_OR_MODEL):
+    if len(word.parts) != 1 or word.is_file() or _holds_run_or_model(word):
         return word
     pattern = re.compile(rf"{re.escape(word.name)}(-[0-9a-f]{{8}})?")
     folders = [folder for folder in root.glob(f"{glob.escape(word.name)}*") if pattern.fullmatch(folder.name)]
@@ -129,6 +125,11 @@ def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> P
         others = f", the newest of {len(folders)}" if len(folders) > 1 else ""
         tell(f"{word} is {newest}{others}")
     return newest
+
+
+def _holds_run_or_model(folder: Path) -> bool:
+    run, models = Run(folder), (folder / "config.json", folder / "adapter_config.json")
+    return is_study(folder) or any(path.is_file() for path in (run.manifest_path, run.config_path, *models))
 
 
 def write_quickstart(root: Path, path: Path | None) -> Path:
