@@ -51,6 +51,8 @@ class FakeServer:
         self.identities = dict(identities or {})
         self.behave: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.sureness: dict[str, Any] = {}
+        """What an exported classifier says of each text beside label and probabilities."""
         self.loading = False
         self.answer: Callable[[str], str] = lambda asked: "as much"
         fake = self
@@ -151,6 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             "index": index,
             "label": f"LABEL_{said}",
             "probs": [0.96 if i == said else rest for i in range(count)],
+            **self.server_of.sureness,
         }
 
     def _stream(self, body: dict[str, Any], mode: str) -> None:

@@ -16,6 +16,8 @@ import pytest
 from fake_study import write_study
 
 from adaptkit.cli import app, arguments, console, render
+from adaptkit.cli import runs as cli_runs
+from adaptkit.cli import serve as cli_serve
 from adaptkit.compare import driver
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.finetune import recipe as finetune_recipe
@@ -154,6 +156,34 @@ def test_a_study_is_found_by_its_name(here: Path, run, monkeypatch: pytest.Monke
     assert arguments.find_run(Path("small")) == unfinished
     assert arguments.find_run(Path(older.name)) == older and arguments.find_run(older) == older
     assert arguments.find_run(Path("smal")) == Path("smal"), "no part of a name"
+    data = Path("small")
+    data.mkdir()
+    (data / "rows.jsonl").write_text("{}")
+    assert arguments.find_run(data, study=True) == newer, "data of the study's name hide no study"
+    (data / "config.json").write_text("{}")
+    assert arguments.find_run(data, study=True) == data, "a model's folder is meant by its path"
+
+
+@pytest.mark.parametrize(
+    "line", ["runs show NAME", "runs export NAME out.tar", "deploy NAME --print compose"]
+)
+def test_every_command_that_takes_a_run_finds_it_by_its_name(
+    here: Path, run, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    found = []
+    for module in (cli_runs, cli_serve.arguments):
+        monkeypatch.setattr(module, "find_run", lambda word, *_: found.append(str(word)) or Path("absent"))
+    assert run(line.replace("NAME", "small")).code == 2 and found == ["small"]
+
+
+def test_a_plan_takes_a_study_by_its_name(here: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(word: Path, *, study: bool) -> Path:
+        assert study
+        return Path("runs") / f"{word}-aaaaaaaa"
+
+    monkeypatch.setattr(arguments, "find_run", find)
+    result = run("plan --study small usd=5")
+    assert result.code == 2 and "small-aaaaaaaa" in result.err
 
 
 def test_errors_are_json_too(here: Path, run) -> None:

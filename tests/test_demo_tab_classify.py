@@ -53,6 +53,17 @@ def test_a_text_that_is_longer_than_the_window_is_cut_aloud(tab: Classify) -> No
     assert "were read" not in last
 
 
+def test_a_text_that_the_model_hands_to_a_person_says_so(tab: Classify, fake: FakeServer) -> None:
+    *_, answered = tab.classify("class1 text", SORTER)
+    assert "It abstains" not in answered
+    fake.sureness = {"confidence": 0.412, "abstain": True}
+    for drawn in list(tab.classify("class1 text", SORTER))[1:]:
+        assert "It abstains" in drawn and "41.2" in drawn and "A person should decide" in drawn
+    fake.sureness["abstain"] = False
+    *_, answered = tab.classify("class1 text", SORTER)
+    assert "It abstains" not in answered
+
+
 def test_an_uncalibrated_classifier_says_so(tab: Classify, fake: FakeServer) -> None:
     fake.num_classes = 3
     *_, last = tab.classify("text", SORTER)
@@ -100,6 +111,7 @@ def test_without_a_classifier_or_a_text_nothing_is_asked(tab: Classify, fake: Fa
 def test_what_is_no_choice_among_classes_is_said_and_not_drawn(
     tab: Classify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Client, "classify", lambda *_, **__: [("score", [131.0])])
+    row = {"label": "score", "probs": [131.0]}
+    monkeypatch.setattr(Client, "classify_rows", lambda *_, **__: [row])
     *_, last = tab.classify("text", SORTER)
     assert "does not choose one of several classes" in last and "%" not in last

@@ -9,6 +9,7 @@ import ast
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -242,6 +243,29 @@ def test_a_checkout_installs_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert extras.install_command().endswith("pip install -e .")
     monkeypatch.chdir(tmp_path)
     assert f"{ROOT}[demo]" in extras.install_command("demo")
+
+
+def test_a_package_that_no_extra_of_users_brings_is_installed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "importable", lambda module: False)
+    with pytest.raises(MissingDependency, match="--engine needs sentence-transformers") as missing:
+        extras.require_package("sentence_transformers", "--engine")
+    assert re.search(r"pip install 'sentence-transformers>=[\d.]+,<\d+'$", missing.value.fix or "")
+    monkeypatch.undo()
+    extras.require_package("json", "--engine")
+
+
+def test_no_command_installs_what_only_those_who_work_on_adaptkit_need() -> None:
+    asked = [
+        node.args[0].value
+        for path, tree in TREES.items()
+        if PACKAGE in path.parents
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).split(".")[-1] in ("require", "missing_extra", "install_command")
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    ]
+    assert "demo" in asked and not set(asked) & set(extras.NOT_FOR_USERS)
 
 
 def test_what_is_blocked_is_not_importable(monkeypatch: pytest.MonkeyPatch) -> None:

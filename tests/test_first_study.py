@@ -7,12 +7,15 @@ import math
 import random
 import re
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from tiny_study import study_config, write_texts
 
+from adaptkit.cli import init
 from adaptkit.cli.app import app
 from adaptkit.cli.console import run
+from adaptkit.compare import first_study as first_study_module
 from adaptkit.compare import fitting_budget
 from adaptkit.compare.driver import compare, open_study
 from adaptkit.compare.first_study import _parts, first_study
@@ -20,6 +23,7 @@ from adaptkit.compare.plan import make_plan, measure_study
 from adaptkit.compare.workspace import result_path
 from adaptkit.config import load
 from adaptkit.data.column_suggestions import suggest
+from adaptkit.data.readers import read
 from adaptkit.errors import EXIT_USER, ConfigError, DataError
 from adaptkit.study.config import StudyConfig
 from adaptkit.study.stage_record import PREPARE
@@ -141,6 +145,28 @@ def test_where_nothing_fits_the_least_that_trains_is_taken_and_said(measured):
     assert fitting_budget.study_seconds(measured, smaller) is None
 
 
+def test_a_budget_that_leaves_arms_out_says_the_smallest_that_takes_them_in(measured):
+    def left_out(amount):
+        return {row.arm for row in measured.under(amount).decide().left_out if not row.task}
+
+    small = fitting_budget.fitting_budget(measured, seconds=0.01).amount
+    room = fitting_budget.room_for_more(measured, small)
+    assert room is not None and {"scratch", "continued"} <= set(room.arms) <= left_out(small)
+    before = fitting_budget.AMOUNTS[fitting_budget.AMOUNTS.index(room.amount) - 1]
+    assert left_out(before).intersection(room.arms) and not left_out(room.amount).intersection(room.arms)
+    assert room.seconds == fitting_budget.study_seconds(measured, room.amount)
+    assert fitting_budget.room_for_more(measured, room.amount) is None
+
+
+def test_init_tells_what_has_no_room_from_what_never_runs():
+    room = fitting_budget.Room(("scratch", "continued"), 5e11, 600.0)
+    study = SimpleNamespace(left_out=("scratch", "continued", "generic+probe"), room=room)
+    rows = dict(init._left_out(study))
+    assert rows["no room for"] == "scratch, continued" and "budget.amount=5e+11" in rows["room for them"]
+    assert rows["left out too"].startswith("generic+probe (")
+    assert init._left_out(SimpleNamespace(left_out=(), room=None)) == []
+
+
 def test_a_dry_run_doubts_a_budget_out_of_proportion(tmp_path):
     write_texts(tmp_path)
     config = study_config(tmp_path, "budget.amount=1e17")
@@ -206,6 +232,17 @@ def test_a_retrieval_set_becomes_a_study_by_its_folder_or_its_files(tmp_path, mo
     assert config.domain.train.files == ["search-test/corpus.jsonl"] and config.budget == study.config.budget
     assert [baseline.name for baseline in study.baselines] == ["bm25"] and study.baselines[0].score > 0.5
     assert result_path(open_study(config, tmp_path / "runs").path, PREPARE).exists()
+
+
+def test_general_text_of_our_own_is_read_without_a_guess(tmp_path, monkeypatch):
+    rows = [{"text": f"some words {number}", "source": f"pack/{number % 3}"} for number in range(30)]
+    (tmp_path / "general.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = SimpleNamespace(general=tmp_path / "general.jsonl")
+    monkeypatch.setattr(first_study_module, "offline_corpus", lambda *_: made)
+    told = []
+    general = first_study_module._general([], tmp_path)
+    assert len(read(general, "text", tell=told.append).rows) == 30 and told == []
+    assert first_study_module._general(["a.txt"], tmp_path).files == ["a.txt"]
 
 
 def test_the_command_says_what_to_run_next(tmp_path, monkeypatch, capsys):

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from fake_study import FULL, PORTIONS, TEXTS, edit_study, write_study
 
 from adaptkit.errors import DataError
+from adaptkit.report import board, tables
 from adaptkit.report.cards import label_cells
 from adaptkit.report.glossary import GLOSSARY
 from adaptkit.report.svg import Scale, padded, robust_range, spread
@@ -100,6 +102,8 @@ def test_page_is_whole_offline_and_accessible(tmp_path, name):
     assert all(link[1:] in page.ids for link in page.links)
     assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S).lower().replace("finance", "")
     assert "undefined" not in text.lower()
+    base = text.partition('<section id="base">')[2].partition("</section>")[0]
+    assert "`" not in base, "what is set in code is set as code"
     for drawing in re.findall(r"<svg class=\"plot\".*?</svg>", text, flags=re.S):
         root = ET.fromstring(drawing)
         assert root.attrib["role"] == "img" and root.find("title").text and root.find("desc") is not None
@@ -180,6 +184,24 @@ def test_report_needs_no_torch(tmp_path):
     code += "print([m for m in ('torch', 'transformers', 'evaluate') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("higher_is_better", "sign"), [(True, 1), (False, -1)])
+def test_a_second_that_did_worse_is_told_so(higher_is_better, sign):
+    def told(gained):
+        pair = SimpleNamespace(difference=sign * gained)
+        fields = {"contenders": ("a", "b"), "settled": True, "outcome": "enough", "pair": pair}
+        return board._difference(SimpleNamespace(higher_is_better=higher_is_better, **fields))
+
+    assert "did worse here" in told(-0.145)
+    assert told(0.004) == told(0.0) == "The second is not better by enough to act on."
+
+
+def test_what_word_counts_do_not_measure_has_no_number():
+    cost = SimpleNamespace(flops=0.0, seconds=7.0, peak_memory_bytes=0, tokens_per_s=0.0)
+    task = SimpleNamespace(name="queue")
+    results = SimpleNamespace(primary=task, tasks=[], of=lambda *_: ["a score"], cost=lambda *_: cost)
+    assert tables._costs(results, "tfidf") == ("none", "7 s", "", "")
 
 
 def test_axis_helpers():

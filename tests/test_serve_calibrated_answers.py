@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adaptkit.export.record import ConfidenceRecord
-from adaptkit.serve.gateway.calibrated_answers import judged, with_abstention
+from adaptkit.serve.gateway.calibrated_answers import with_abstention
 from adaptkit.study.calibration import soften
 
 
@@ -21,14 +21,14 @@ def record(temperature: float = 2.0, threshold: float | None = 0.6) -> Confidenc
 def test_scaling_is_that_of_the_audit(temperature: float) -> None:
     chances = [0.7, 0.2, 0.1, 0.0]
     expected = soften([chances], temperature)[0]
-    assert judged(chances, record(temperature))["calibrated_probs"] == pytest.approx(expected.tolist())
+    assert record(temperature).judge(chances)["calibrated_probs"] == pytest.approx(expected.tolist())
 
 
 def test_it_abstains_below_the_threshold_and_only_there() -> None:
-    sure = judged([0.5, 0.5], record(1.0, 0.5))
+    sure = record(1.0, 0.5).judge([0.5, 0.5])
     assert sure["confidence"] == 0.5 and sure["abstain"] is False
-    assert judged([0.5, 0.5], record(1.0, 0.51))["abstain"] is True
-    assert judged([0.5, 0.5], record(1.0, None))["abstain"] is False
+    assert record(1.0, 0.51).judge([0.5, 0.5])["abstain"] is True
+    assert record(1.0, None).judge([0.5, 0.5])["abstain"] is False
 
 
 def test_every_row_of_an_answer_is_judged_and_kept() -> None:

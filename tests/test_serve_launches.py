@@ -4,6 +4,7 @@ Home of cli.serve."""
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,35 @@ from adaptkit.cli import console
 from adaptkit.errors import ConfigError, ModelError
 from adaptkit.serve.engine import lora
 from adaptkit.serve.engine.launches import Choice, ModelWord, make_launches, split_words
+
+
+def test_the_next_command_reaches_the_server_with_a_key_that_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adaptkit.cli.serve import demo_command
+    from adaptkit.demo.launch import find_server
+    from adaptkit.serve import api_keys
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in (api_keys.KEY_VARIABLE, api_keys.FILE_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    source = write_model(tmp_path / "m", head_dim=32)
+    file = tmp_path / "a key"
+    file.write_text("a" * 20)
+    file.chmod(0o600)
+    for host, url, key_file, options in (
+        ("127.0.0.1", "http://127.0.0.1:8000", None, []),
+        ("0.0.0.0", "http://127.0.0.1:8000", None, []),
+        ("::", "http://[::1]:8000", file, ["--key-file", str(file)]),
+        ("10.0.0.5", "http://10.0.0.5:8000", None, ["--key-file", str(api_keys.own_file())]),
+    ):
+        keys = api_keys.load(key_file)
+        words = shlex.split(demo_command(source, host, 8000, keys))
+        assert words == ["adaptkit", "demo", str(source.folder), "--server", url, *options]
+        found = find_server(url, Path(options[1]) if options else None)
+        assert keys.match(b"Bearer " + found.key.encode()), "the page may ask with it"
+    monkeypatch.setenv(api_keys.KEY_VARIABLE, "b" * 20)
+    assert "--key-file" not in demo_command(source, "127.0.0.1", 8000, api_keys.load())
 
 
 def test_serve_print_starts_nothing(

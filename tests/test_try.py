@@ -15,6 +15,7 @@ from adaptkit.cli import app, console
 from adaptkit.errors import AdaptkitError, ConfigError, DataError
 from adaptkit.export import local_answers
 from adaptkit.export.local_answers import describe, load
+from adaptkit.export.record import ConfidenceRecord, ExportRecord
 from adaptkit.export.resolve import resolve
 from adaptkit.export.source import of_run
 from adaptkit.run import Run, read_jsonl
@@ -87,6 +88,23 @@ def test_an_encoder_looks_through_documents_and_shows_them(
 def test_any_classifier_folder_answers(model_folders: dict[str, Path]) -> None:
     answer = load(resolve(model_folders["bert-classes"])).answer("the engine")
     assert len(answer.data["probabilities"]) == 3 and len(answer.lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("threshold", "abstain", "said"),
+    [(0.0, False, "does not abstain"), (1.0, True, "a person should decide"), (None, False, "no threshold")],
+)
+def test_an_exported_classifier_says_whether_it_abstains(
+    model_folders: dict[str, Path], threshold: float | None, abstain: bool, said: str
+) -> None:
+    record = ConfidenceRecord(temperature=0.5, threshold=threshold, wanted_accuracy=0.9, num_fitted=50)
+    source = resolve(model_folders["bert-classes"])
+    exported = ExportRecord.model_construct(confidence=record)
+    answer = load(dataclasses.replace(source, export=exported)).answer("the engine")
+    assert answer.data["abstain"] is abstain and said in answer.lines[-1]
+    assert len(answer.lines) == 4 and answer.lines[:3] == load(source).answer("the engine").lines
+    chances = list(answer.data["probabilities"].values())
+    assert answer.data["confidence"] == record.judge(chances)["confidence"] > max(chances)
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,13 @@ class _AnyKeys(Config):
 def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> Path:
     """The folder that a word means: a path, or the name of a run below `root`, with or without its digest.
 
-    Of several runs of a name the newest is taken, which is said.
+    Of several runs of a name the newest is taken, which is said. A folder of other things that is called like
+    a study, such as its data, hides no run.
 
     Args:
         study: only finished studies count.
     """
-    if word.exists() or len(word.parts) != 1:
+    if len(word.parts) != 1 or word.is_file() or _holds_run_or_model(word):
         return word
     pattern = re.compile(rf"{re.escape(word.name)}(-[0-9a-f]{{8}})?")
     folders = [folder for folder in root.glob(f"{glob.escape(word.name)}*") if pattern.fullmatch(folder.name)]
@@ -124,6 +125,11 @@ def find_run(word: Path, root: Path = Path("runs"), *, study: bool = False) -> P
         others = f", the newest of {len(folders)}" if len(folders) > 1 else ""
         tell(f"{word} is {newest}{others}")
     return newest
+
+
+def _holds_run_or_model(folder: Path) -> bool:
+    run, models = Run(folder), (folder / "config.json", folder / "adapter_config.json")
+    return is_study(folder) or any(path.is_file() for path in (run.manifest_path, run.config_path, *models))
 
 
 def write_quickstart(root: Path, path: Path | None) -> Path:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from adaptkit.cli.console import Outcome, command
+from adaptkit.cli.serve import find_models
 from adaptkit.errors import ConfigError
 
 app = typer.Typer()
@@ -20,7 +21,7 @@ Deployed = Annotated[
     str,
     typer.Argument(
         metavar="MODEL|STUDY.yaml",
-        help="A model's folder, also as NAME=FOLDER, or a study's config.",
+        help="A model's folder or a run, also as NAME=FOLDER, or a study's config.",
         show_default=False,
     ),
 ]
@@ -67,12 +68,11 @@ def deploy(
     """
     from adaptkit.export.resolve import resolve
     from adaptkit.serve.deployment import StudyJob, deployment_of, service_name
-    from adaptkit.serve.engine.launches import split_words
 
     if model.endswith((".yaml", ".yml")):
         text = StudyJob(service_name(_study_name(Path(model))), Path(model), gpus=gpus).file(print_)
     else:
-        (word,), _ = split_words([model])
+        (word,), _ = find_models([model])
         source = resolve(word.folder)
         name = word.name or source.name
         deployed = deployment_of(

@@ -5,6 +5,7 @@ adaptkit init tickets.csv
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,9 +77,20 @@ def _shown(study: FirstStudy, next_step: str) -> str:
     rows.append(("budget", f"{study.fit.amount:g} FLOPs per arm, task and seed"))
     rows.append(("time", f"about {render.duration(study.fit.seconds)}"))
     rows.append(("passes over the text", f"{study.fit.epochs:.2g}"))
-    if study.left_out:
-        rows.append(("no room for", ", ".join(study.left_out)))
+    rows += _left_out(study)
     return f"{render.table(rows)}\n\nwrote {study.path}\nnext: {next_step}"
+
+
+def _left_out(study: FirstStudy) -> list[tuple[object, ...]]:
+    """Arms that do not run: those that a larger budget has room for, with that budget, and others."""
+    missing = study.room.arms if study.room else ()
+    rows: list[tuple[object, ...]] = []
+    if study.room:
+        larger = f"budget.amount={study.room.amount:g}, about {render.duration(study.room.seconds)}"
+        rows += [("no room for", ", ".join(missing)), ("room for them", larger)]
+    if others := [name for name in study.left_out if name not in missing]:
+        rows.append(("left out too", f"{', '.join(others)} (--dry-run says why)"))
+    return rows
 
 
 def _data(study: FirstStudy, next_step: str) -> dict[str, object]:
@@ -94,5 +106,6 @@ def _data(study: FirstStudy, next_step: str) -> dict[str, object]:
         "budget": {"flops": study.fit.amount, "bound": study.fit.bound, "epochs": study.fit.epochs},
         "seconds": study.fit.seconds,
         "left_out": list(study.left_out),
+        "room": dataclasses.asdict(study.room) if study.room else None,
         "next": next_step,
     }

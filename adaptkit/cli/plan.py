@@ -53,7 +53,7 @@ def plan(
 
     path, overrides = arguments.divide(words, needed=False)
     if study is not None:
-        overrides.append(f"study={study}")
+        overrides.append(f"study={arguments.find_run(study, study=True)}")
     made = make_plan(load(PlanConfig, path, overrides).config)
     return Outcome(as_text(made), as_json(made))
 

@@ -3,7 +3,7 @@
 adaptkit runs list
 adaptkit runs show finetune-1a2b3c4d
 adaptkit runs prune --yes
-adaptkit runs export runs/tickets-5e6f7a8b tickets.tar
+adaptkit runs export tickets tickets.tar
 adaptkit runs import tickets.tar
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adaptkit.cli import render
+from adaptkit.cli.arguments import find_run
 from adaptkit.cli.console import Outcome, command
 from adaptkit.cli.options import Root
 from adaptkit.disk import size_in_words, size_of
@@ -61,9 +62,10 @@ def runs_show(
     from adaptkit.compare.kept_runs import kept_runs
     from adaptkit.run import Run
 
-    folder = Path(run) if Path(run).is_dir() else root / run
+    folder = find_run(Path(run), root)
     if not Run(folder).manifest_path.is_file():
-        raise DataError("no such run", where=str(folder), fix="`adaptkit runs list` names all of them")
+        where = str(folder if folder.is_dir() else root / run)
+        raise DataError("no such run", where=where, fix="`adaptkit runs list` names all of them")
     kept = next(one for one in kept_runs(folder.absolute().parent) if one.name == folder.absolute().name)
     if check:
         seal.check(folder)
@@ -112,8 +114,9 @@ def runs_prune(
 
 @command(runs, "export", ["adaptkit runs export runs/tickets-5e6f7a8b tickets.tar"])
 def runs_export(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder, or its name.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="The file to write.")],
+    root: Root = Path("runs"),
 ) -> Outcome:
     """Write a study, with every run that its records name, into one file.
 
@@ -121,6 +124,7 @@ def runs_export(
     """
     from adaptkit.compare.archive import archive
 
+    study = find_run(study, root)
     written = archive(study, file)
     words = f"{study.name} and {written.num_runs} runs, {size_in_words(written.num_bytes)}"
     data = {"file": str(file), "num_runs": written.num_runs, "num_bytes": written.num_bytes}

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,7 +257,7 @@ def _run_server(
 
     def say_ready(names: list[str]) -> None:
         status.note("serving", f"ready: {address}/v1 serves {', '.join(names)}; key: {keys.origin}")
-        status.note("serving", f"next: adaptkit demo {place_of(launches[0].source)} --server {address}")
+        status.note("serving", f"next: {demo_command(launches[0].source, host, port, keys)}")
 
     at_once = load_at_once(launches[0].hardware)
     search: Search | None = None
@@ -285,6 +286,19 @@ def _run_server(
 def place_of(source: Source) -> Path:
     """Name the folder by which other commands find the same model: its study, else its run, else itself."""
     return source.study or source.run or source.folder
+
+
+def demo_command(source: Source, host: str, port: int, keys: Keys) -> str:
+    """Write the command whose page asks this server from this machine, with a key that it finds."""
+    from adaptkit.serve import api_keys
+    from adaptkit.serve.address import http_url, is_loopback, reached_at
+
+    place = reached_at(host)
+    words = ["adaptkit", "demo", str(place_of(source)), "--server", http_url(place, port)]
+    found = keys.file == api_keys.own_file() and is_loopback(place)
+    if keys.file is not None and not found:
+        words += ["--key-file", str(keys.file)]
+    return shlex.join(words)
 
 
 def find_models(given: list[str]) -> tuple[list[ModelWord], list[str]]:

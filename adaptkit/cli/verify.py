@@ -112,8 +112,7 @@ def _engine(
 ) -> Engine:
     """Choose how the stored questions are asked."""
     if engine == "sentence-transformers":
-        if not extras.importable("sentence_transformers"):
-            extras.require("test", ["sentence_transformers"], "--engine sentence-transformers")
+        extras.require_package("sentence_transformers", "--engine sentence-transformers")
         from adaptkit.export.verify.sentence_answers import ask_sentence_transformers
 
         return lambda record: ask_sentence_transformers(folder, record, dtype or "float32")

@@ -173,10 +173,20 @@ class Client(Connection):
 
     def classify(self, model: str, texts: Sequence[str], **options: Any) -> list[tuple[str, list[float]]]:
         """Classify texts: (label, probability of each class) per text, in order."""
+        return [(row["label"], row["probs"]) for row in self.classify_rows(model, texts, **options)]
+
+    def classify_rows(self, model: str, texts: Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """Classify texts: all that the server says of each, in order.
+
+        An exported classifier says `confidence` and `abstain` beside `label` and `probs`.
+        """
         body = {"model": model, "input": list(texts), **options}
 
-        def read(answer: Any) -> list[tuple[str, list[float]]]:
-            return [(row["label"], row["probs"]) for row in _in_order(answer["data"], len(texts))]
+        def read(answer: Any) -> list[dict[str, Any]]:
+            rows = _in_order(answer["data"], len(texts))
+            for row in rows:
+                _ = row["label"], row["probs"]
+            return rows
 
         return self.post("/classify", body, read)
 

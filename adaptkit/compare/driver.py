@@ -93,7 +93,7 @@ def answer_without_models(
 
     Args:
         measured: what a plan of this study is made from.
-    Returns: what the baselines reach, and the arms that the budget has no room for.
+    Returns: what the baselines reach, and the arms that are left out.
     """
     config = load(StudyConfig, path).config
     run = open_study(config, root)

@@ -23,7 +23,7 @@ import numpy as np
 
 from adaptkit.architecture import SizeConfig
 from adaptkit.compare.driver import answer_without_models
-from adaptkit.compare.fitting_budget import FittingBudget, fitting_budget
+from adaptkit.compare.fitting_budget import FittingBudget, Room, fitting_budget, room_for_more
 from adaptkit.compare.plan import measure_study
 from adaptkit.data.beir import is_set, retrieval_folder
 from adaptkit.data.check import is_held_out
@@ -71,7 +71,8 @@ class FirstStudy:
         suggestion: what the columns were taken for.
         fit: the budget, and what it was fitted to.
         baselines: what answers without a language model reach.
-        left_out: arms that the budget has no room for.
+        left_out: arms that do not run, for want of budget or for another reason.
+        room: the budget that has room for more of them; None where none has.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class FirstStudy:
     fit: FittingBudget
     baselines: tuple[BaselineResult, ...]
     left_out: tuple[str, ...]
+    room: Room | None = None
 
 
 def first_study(
@@ -112,7 +114,8 @@ def first_study(
     text = _yaml(described.model_copy(update=_budget_of(fitted.config)), suggestion, fit, not general)
     write_text(out, text)
     baselines, left_out = answer_without_models(out, fitted, root)
-    return FirstStudy(out, fitted.config, suggestion, fit, baselines, left_out)
+    room = room_for_more(measured, fit.amount)
+    return FirstStudy(out, fitted.config, suggestion, fit, baselines, left_out, room)
 
 
 def _parts(files: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -138,22 +141,22 @@ def _suggestion(learnt: str) -> Suggestion:
     return suggest(find_files([learnt])[0][0])
 
 
-def _general(files: Sequence[str], root: Path) -> list[str]:
+def _general(files: Sequence[str], root: Path) -> DataConfig:
     if files:
-        return list(files)
+        return DataConfig(files=list(files))
     corpus = offline_corpus(root / "corpus", GENERAL_BYTES, GENERAL_BYTES // 10, 400)
-    return [str(corpus.general)]
+    return DataConfig(files=[str(corpus.general)], columns={"source": "source"})  # said, so never a guess
 
 
 def _describe(
-    learnt: str, held_out: list[str], more: list[str], suggestion: Suggestion, base: str, general: list[str]
+    learnt: str, held_out: list[str], more: list[str], suggestion: Suggestion, base: str, general: DataConfig
 ) -> StudyConfig:
     """The study before its budget is known."""
     tasks = _tasks(learnt, held_out, suggestion)
     fields: dict[str, Any] = {
         "name": _slug(Path(learnt).name.split(".")[0]),
         "domain": _corpus(_domain(learnt, more, suggestion)),
-        "general": _corpus(DataConfig(files=general)),
+        "general": _corpus(general),
         "tasks": tasks,
         "budget": BudgetConfig(amount=1.0, task_share=0.4 if tasks else 0.2, trials=2, trial_share=0.3),
         "size": SizeConfig(params=PARAMS, seq_len=SEQ_LEN),

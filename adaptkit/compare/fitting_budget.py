@@ -65,6 +65,38 @@ def fitting_budget(measured: Measured, seconds: float) -> FittingBudget:
     return FittingBudget(amount, study_seconds(measured, amount) or 0.0, bound, text_epochs(measured, amount))
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a larger budget would have room for.
+
+    Attributes:
+        arms: those that it takes in.
+        amount: the smallest that takes in all of them, in the unit of the study's budget.
+        seconds: predicted wall time of the whole study under it.
+    """
+
+    arms: tuple[str, ...]
+    amount: float
+    seconds: float
+
+
+def room_for_more(measured: Measured, amount: float) -> Room | None:
+    """The arms that a budget leaves out and a larger one takes in; None where there are none."""
+    never = _left_out(measured, AMOUNTS[-1])
+    missing = tuple(arm for arm in _left_out(measured, amount) if arm not in never)
+    if not missing:
+        return None
+    larger = (each for each in AMOUNTS if each > amount)
+    enough = next(each for each in larger if not set(missing).intersection(_left_out(measured, each)))
+    return Room(missing, enough, study_seconds(measured, enough) or 0.0)
+
+
+def _left_out(measured: Measured, amount: float) -> tuple[str, ...]:
+    """Arms that are left out of the whole study under a budget."""
+    rows = measured.under(amount).decide().left_out
+    return tuple(dict.fromkeys(row.arm for row in rows if not row.task))
+
+
 def out_of_proportion(plan: Plan) -> list[str]:
     """A sentence on a study that takes days, and on one that wears out its text, each with what would not."""
     measured = plan.measured

@@ -102,13 +102,14 @@ class Classify:
         yield render("classified", state="asking")
         try:
             with self.server.client() as client:
-                _, raw = client.classify(model, [text[:MAX_TEXT_CHARS]], **CUT)[0]
+                row = client.classify_rows(model, [text[:MAX_TEXT_CHARS]], **CUT)[0]
+                raw, unsure = row["probs"], row.get("confidence") if row.get("abstain") else None
                 cut = cut_sentence(client, self.models[model], text, MAX_TEXT_CHARS)
                 if abs(sum(raw) - 1) > ROUNDING:
                     yield render("classified", state="failed", failure=NO_CLASSES)
                     return
                 if model not in self._calibrated:
-                    yield self._draw(model, raw, None, "calibrating", cut)
+                    yield self._draw(model, raw, None, "calibrating", cut, unsure)
                 calibration = self._calibration(client, model, len(raw))
         except (ServerError, ValueError, KeyError, TypeError) as error:
             yield render("classified", state="failed", failure=explain(error, self.server.url, model))
@@ -117,18 +118,30 @@ class Classify:
         if calibration is not None:
             gains = round(calibration.after, SHOWN_DIGITS) < round(calibration.before, SHOWN_DIGITS)
             state = "calibrated" if gains else "worse"
-        yield self._draw(model, raw, calibration, state, cut)
+        yield self._draw(model, raw, calibration, state, cut, unsure)
 
     def _draw(
-        self, model: str, raw: Sequence[float], calibration: Calibration | None, state: str, cut: str
+        self,
+        model: str,
+        raw: Sequence[float],
+        calibration: Calibration | None,
+        state: str,
+        cut: str,
+        unsure: float | None,
     ) -> str:
+        """Draw the classes, likeliest first.
+
+        Args:
+            unsure: the confidence of a model that abstains from this text; None where it answers.
+        """
         after = raw
         if calibration is not None and state == "calibrated":
             after = calibration.apply(raw)
         rows = zip(self._labels(model, len(raw)), raw, after, strict=True)
         bars = sorted((Bar(*row) for row in rows), key=lambda bar: -bar.after)
         shown = self.models[model]
-        return render("classified", state=state, bars=bars, calibration=calibration, model=shown, cut=cut)
+        said = {"model": shown, "cut": cut, "unsure": unsure}
+        return render("classified", state=state, bars=bars, calibration=calibration, **said)
 
     def _labels(self, model: str, count: int) -> Sequence[str]:
         """List the task's classes in the order of the model's outputs; numbers where they are unknown."""

@@ -54,6 +54,20 @@ def require(extra: str, modules: Iterable[str], purpose: str, where: str | None 
         raise missing_extra(extra, f"{purpose} needs {', '.join(missing)}", where)
 
 
+def require_package(module: str, purpose: str) -> None:
+    """Check for a package that no extra of users brings: they have it beside adaptkit, or do without.
+
+    Raises: MissingDependency with the one command that installs it by its own name, as it is tested.
+    """
+    if importable(module):
+        return
+    package = canonical(IMPORTED_AS.get(module, module))
+    tested = (requirement for group in declared()[1].values() for requirement in group)
+    requirement = next((each for each in tested if _package_of(each) == package), package)
+    what = f"{purpose} needs {package}: not installed"
+    raise MissingDependency(what, fix=f"{pip()} install {shlex.quote(requirement)}")
+
+
 def require_server() -> None:
     """Check that vLLM and the gateway before it can be imported.
 

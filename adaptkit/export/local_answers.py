@@ -26,6 +26,7 @@ from adaptkit.embed.encoding import beginning, documents
 from adaptkit.embed.retrieval_metrics import ranked
 from adaptkit.errors import ConfigError, DataError
 from adaptkit.export.parity import answers
+from adaptkit.export.record import ConfidenceRecord
 from adaptkit.export.source import LABEL_SET, REGRESSION, Source, problem_type
 from adaptkit.finetune.generation import generate
 from adaptkit.finetune.prompt_template import context_length
@@ -194,19 +195,34 @@ def _shown_labels(probabilities: dict[str, float]) -> LocalAnswer:
     return LocalAnswer(lines, {"label": best[0], "probabilities": probabilities})
 
 
+def _sureness(judged: Mapping[str, Any], record: ConfidenceRecord) -> str:
+    """How sure an exported classifier is, and whether it hands the text to a person: as its server says."""
+    sure = f"confidence {judged['confidence']:.3f} after scaling"
+    if record.threshold is None:
+        return f"{sure}; no threshold was found below which it should abstain"
+    if judged["abstain"]:
+        return f"abstains: {sure}, below {record.threshold:.3f}; a person should decide"
+    return f"{sure}, not below {record.threshold:.3f}: it does not abstain"
+
+
 class _Classifier:
-    """A classifier of any folder."""
+    """A classifier of any folder; an exported one says also whether it abstains."""
 
     def __init__(self, source: Source, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
         self.model, self.tokenizer, self.labels = model, tokenizer, source.labels
         self.problem = problem_type(source.folder)
+        self.confidence = source.export.confidence if source.export is not None else None
 
     def answer(self, text: str) -> LocalAnswer:
         outputs = answers.logits(self.model, self.tokenizer, [text], context_length(self.model))[0]
         if self.problem == REGRESSION:
             return LocalAnswer((f"{float(outputs[0]):.3f}",), {"score": float(outputs[0])})
         values = outputs.sigmoid() if self.problem == LABEL_SET else outputs.softmax(-1)
-        return _shown_labels(dict(zip(self.labels, values.tolist(), strict=True)))
+        shown = _shown_labels(dict(zip(self.labels, values.tolist(), strict=True)))
+        if self.confidence is None:
+            return shown
+        judged = self.confidence.judge(values.tolist())
+        return LocalAnswer((*shown.lines, _sureness(judged, self.confidence)), {**shown.data, **judged})
 
 
 class _Writer:

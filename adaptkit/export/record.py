@@ -6,8 +6,10 @@ record.format, record.needs, record.arm, record.task
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -32,6 +34,7 @@ HTTP_FILE = "parity.http.json"
 """How a server's answers differ from those; written when it is served."""
 KEY = "export"
 """Of the record in manifest.json; no run's manifest has it."""
+_TINY = 1e-12
 
 
 class CalibrationRecord(Record):
@@ -74,6 +77,18 @@ class ConfidenceRecord(Record):
     """Development items."""
     measured: MeasuredRecord | None = None
     """None without enough test items."""
+
+    def judge(self, probabilities: Sequence[float]) -> dict[str, Any]:
+        """Say what one text's probabilities are after scaling, how sure that is, and whether to abstain.
+
+        Returns: calibrated_probs, in the same order; confidence, the largest of them; abstain.
+        """
+        scaled = [math.log(max(p, _TINY)) / self.temperature for p in probabilities]
+        raised = [math.exp(value - max(scaled)) for value in scaled]
+        calibrated = [value / sum(raised) for value in raised]
+        sure = max(calibrated)
+        abstain = self.threshold is not None and sure < self.threshold
+        return {"calibrated_probs": calibrated, "confidence": sure, "abstain": abstain}
 
 
 class ExportRecord(Record):

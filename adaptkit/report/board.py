@@ -34,6 +34,9 @@ def _difference(main: TaskVerdict) -> str:
         return "The study cannot tell which of the two is better."
     if main.outcome == "gain":
         return "That difference is more than luck explains, and large enough to act on."
+    gained = 0.0 if main.pair is None else main.pair.difference * (1 if main.higher_is_better else -1)
+    if gained < 0:
+        return "The second did worse here, and luck hides no advantage that is large enough to act on."
     return "The second is not better by enough to act on."
 
 

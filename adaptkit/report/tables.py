@@ -118,8 +118,10 @@ def _costs(results: Results, arm: str) -> tuple[str, ...]:
     cost = results.cost(scored, arm)
     if not cost.flops and not cost.seconds:
         return ("none", "none", "", "")
-    memory, speed = memory_text(cost.peak_memory_bytes), f"{cost.tokens_per_s:,.0f}"
-    return (flops_text(cost.flops), duration(cost.seconds), memory, speed)
+    flops = flops_text(cost.flops) if cost.flops else "none"
+    memory = memory_text(cost.peak_memory_bytes) if cost.peak_memory_bytes else ""  # word counts measure none
+    speed = f"{cost.tokens_per_s:,.0f}" if cost.tokens_per_s else ""
+    return (flops, duration(cost.seconds), memory, speed)
 
 
 def detail_tables(results: Results) -> list[Table]:

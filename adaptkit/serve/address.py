@@ -43,6 +43,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def reached_at(host: str) -> str:
+    """Where this machine reaches what listens on `host`: every address is also loopback's."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 def free_port() -> int:
     """Find a loopback port that nobody listens on now."""
     with socket.socket() as probe:

@@ -31,10 +31,12 @@ class Keys:
     Attributes:
         values: one or more; request rates are counted for each.
         origin: where they come from, for people: a path, or the name of an environment variable.
+        file: the file that holds them; None for a key from the environment.
     """
 
     values: tuple[str, ...]
     origin: str
+    file: Path | None = None
 
     def __repr__(self) -> str:
         return f"Keys({', '.join(map(fingerprint, self.values))} from {self.origin})"
@@ -82,10 +84,15 @@ def load(path: Path | None = None) -> Keys:
         path = Path(os.environ[FILE_VARIABLE])
     if path is not None:
         return _read(path.expanduser())
-    path = state_folder() / "api-key"
+    path = own_file()
     if not path.exists():
         _write(path, make_key())
     return _read(path)
+
+
+def own_file() -> Path:
+    """Where the key of this user on this machine stands, which is found without being named."""
+    return state_folder() / "api-key"
 
 
 def state_folder() -> Path:
@@ -139,7 +146,7 @@ def _read(path: Path) -> Keys:
     if not values:
         fix = f"write one key per line into it: {_MAKE_ONE} > {path}"
         raise ConfigError("holds no key", where=str(path), fix=fix)
-    return Keys(tuple(_checked(value, str(path)) for value in values), str(path))
+    return Keys(tuple(_checked(value, str(path)) for value in values), str(path), path)
 
 
 def _checked(key: str, where: str) -> str:

@@ -54,8 +54,8 @@ MUTANTS = [
         "adaptkit/audit/label_review.py", "suspects |= _suspects_of_study(answered, opinions)", "pass", REVIEW
     ),
     Mutant("adaptkit/audit/label_review.py", "column: spelling[decision]", "column: decision", REVIEW),
-    Mutant("adaptkit/serve/gateway/calibrated_answers.py", "sure < record.threshold", "True", ANSWERS),
-    Mutant("adaptkit/serve/gateway/calibrated_answers.py", " / record.temperature", "", ANSWERS),
+    Mutant("adaptkit/export/record.py", "sure < self.threshold", "True", ANSWERS),
+    Mutant("adaptkit/export/record.py", " / self.temperature", "", ANSWERS),
     Mutant(
         "adaptkit/labelling/selection.py",
         "errors_NC[rows, chances_NC.argmax(axis=1)] -= 1.0",

@@ -9,13 +9,8 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
-from typing import Any
 
 from adaptkit.export.record import ConfidenceRecord
-
-_TINY = 1e-12
 
 
 def with_abstention(body: bytes, record: ConfidenceRecord) -> bytes:
@@ -24,17 +19,7 @@ def with_abstention(body: bytes, record: ConfidenceRecord) -> bytes:
         answer = json.loads(body)
         rows = answer["data"]
         for row in rows:
-            row |= judged(row["probs"], record)
+            row |= record.judge(row["probs"])
     except (ValueError, KeyError, TypeError):
         return body
     return json.dumps(answer, ensure_ascii=False).encode()
-
-
-def judged(probabilities: Sequence[float], record: ConfidenceRecord) -> dict[str, Any]:
-    """The fields that are added for one text."""
-    scaled = [math.log(max(p, _TINY)) / record.temperature for p in probabilities]
-    raised = [math.exp(value - max(scaled)) for value in scaled]
-    calibrated = [value / sum(raised) for value in raised]
-    sure = max(calibrated)
-    abstain = record.threshold is not None and sure < record.threshold
-    return {"calibrated_probs": calibrated, "confidence": sure, "abstain": abstain}
