@@ -169,9 +169,9 @@ def test_a_refusal_for_ever_is_not_told_as_one_for_now(many: Client) -> None:
 
 
 def test_a_full_queue_is_told_before_it_is_fuller(many: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adaptkit.serve.gateway import router
+    from adaptkit.serve.gateway import engine_requests
 
-    monkeypatch.setattr(router, "MOST_WAITING", 0)
+    monkeypatch.setattr(engine_requests, "MOST_WAITING", 0)
     answer = post(many, "/v1/completions", {"model": "plain", "prompt": "a"})
     assert answer.status_code == 503 and "queue is full; try again" in answer.json()["error"]["message"]
 

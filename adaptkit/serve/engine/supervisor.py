@@ -116,6 +116,11 @@ class Engine:
         """Seconds after which a caller may try again: the rest of the pause and the last load, at least 1."""
         return max(1, round(self._back_at - time.monotonic()))
 
+    @property
+    def suspected(self) -> bool:
+        """Whether a request failed as only a dead or hanging engine explains, and nobody has looked yet."""
+        return self._suspected.is_set()
+
     def suspect(self) -> None:
         """Look at the engine at once: a request failed as only a dead or hanging engine explains."""
         self._suspected.set()
@@ -284,7 +289,8 @@ class Engine:
     async def _watch(self) -> str:
         """Watch the child until it is of no more use, and return the reason."""
         child = self._child
-        assert child is not None
+        if child is None:
+            return "stopped as soon as it was ready"
         ended = asyncio.create_task(child.wait())
         misses = 0
         try:
