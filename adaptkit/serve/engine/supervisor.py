@@ -1,4 +1,4 @@
-"""Supervise one vLLM process: start it, ask for a real answer, watch it, restart it, end it.
+"""Supervise one engine's process: start it, ask for a real answer, watch it, restart it, end it.
 
 vLLM 0.32 exits 0 when its engine dies, and answers /health while the engine hangs. So every exit that was not
 asked for is a failure, and a suspicion is settled by a real answer.
@@ -227,7 +227,7 @@ class Engine:
                 raise self._failure(child.exit_code)
             if inspection and inspection.done():
                 inspection.result()
-            phase = failures.phase(failures.tail(self.log, self._log_start))
+            phase = failures.phase(failures.tail(self.log, self._log_start), self.launch.program)
             if phase != last_phase:
                 last_phase = phase
                 self.status.phase(self.label, phase)
@@ -329,7 +329,8 @@ class Engine:
 
     def _failure(self, code: int | None) -> ServerError:
         log = failures.tail(self.log, self._log_start)
-        return failures.translate(log, code, model=self.name, path=self.log)
+        program = self.launch.program
+        return failures.translate(log, code, model=self.name, path=self.log, program=program)
 
     async def _end(self) -> None:
         child, self._child = self._child, None

@@ -181,8 +181,11 @@ class Router:
             raise Refused(404, f"no model '{name[:100]}'{self.served.why_not(name)}", param="model")
         engine, adapter = found
         kind = engine.launch.source.kind
-        if kind not in routes.ROUTES[path].kinds:
-            fitting = ", ".join(routes.routes_of_kind(kind))
+        answered = routes.routes_of_kind(kind, engine.launch.engine)
+        if path not in answered:
+            fitting = ", ".join(answered)
+            if path in routes.routes_of_kind(kind):
+                fitting += " in adaptkit's own encoder (--engine vllm answers more)"
             raise Refused(400, f"'{name}' is a model of kind {kind}, which answers {fitting}", param="model")
         if engine.launch.with_lora and (body.get("prompt_logprobs") is not None or body.get("echo")):
             raise Refused(400, PROMPT_LOGPROBS, param="prompt_logprobs")
@@ -213,7 +216,7 @@ class Router:
             "ready": engine.state == "ready",
             "max_model_len": engine.max_len,
             "parent": parent,
-            "routes": routes.routes_of_kind(source.kind),
+            "routes": routes.routes_of_kind(source.kind, engine.launch.engine),
             FIELD: identity.as_json(),
         }
         if adapter is not None:
