@@ -118,5 +118,8 @@ def test_the_command_line_names_the_engine(
     assert f"-m adaptkit.serve.engine.vector_server {folder} v 127.0.0.1 8100" in printed
     assert console.run(app.app, [*line, "--", "--max-model-len", "64"]) == 2
     assert "takes no flags" in capsys.readouterr().err
-    assert console.run(app.app, [*line[:2], "--engine", "auto", "--print"]) == 2
+    assert console.run(app.app, [*line[:2], "--print"]) == 2
+    assert "fix: serve it with --engine adaptkit" in capsys.readouterr().err, "heads 16 wide are not vLLM's"
+    other = embedder(tmp_path / "n", head_dim=32).source.folder
+    assert console.run(app.app, ["serve", str(other), "--engine", "auto", "--print"]) == 2
     assert "name one" in capsys.readouterr().err

@@ -183,6 +183,8 @@ def check_heads(source: Source, hardware: Hardware) -> None:
     kernels = ", ".join(map(str, CPU_HEADS))
     what = f"its attention heads are {head_dim} wide, and vLLM's CPU kernels know {kernels}"
     fix = "serve it on a GPU, or train a size with heads of 32 or 64"
+    if source.kind == "embed":
+        fix = "serve it with --engine adaptkit, or on a GPU"
     raise ModelError(what, where=str(source.folder), fix=fix)
 
 
