@@ -227,6 +227,7 @@ def test_a_child_that_dies_is_503_meanwhile_and_comes_back(tmp_path: Path, how: 
         body = {"model": "one", "prompt": how}
         answer = post(client, "/v1/completions", body)
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert "the engine died under this request" in answer.text, "and no other was asked"
         eventually(lambda: first.state == "restarting", "the death is noticed")
         answer = post(client, "/v1/completions", {"model": "one", "prompt": "a"})
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
