@@ -26,6 +26,12 @@ def vector_of(text: str) -> list[float]:
     return [count / length for count in counts]
 
 
+def wait_for_file(prompt: object) -> None:
+    """Wait until there is the file that a prompt `until FILE` names."""
+    while isinstance(prompt, str) and prompt.startswith("until ") and not os.path.exists(prompt[6:]):
+        time.sleep(0.02)
+
+
 class Answers(BaseHTTPRequestHandler):
     """`dead` is vLLM's state between the death of its engine and its exit with 0."""
 
@@ -76,6 +82,7 @@ class Answers(BaseHTTPRequestHandler):
             time.sleep(1.5)
         if body.get("stream"):
             return self.stream(prompt)
+        wait_for_file(prompt)
         seen = {"body": body, "headers": {name.lower(): value for name, value in self.headers.items()}}
         if self.path == "/classify":
             rows = [{"index": 0, "label": "a", "probs": [0.6, 0.4], "num_classes": 2}]
@@ -96,6 +103,10 @@ class Answers(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
+        wait_for_file(prompt)
+        if prompt == "dies late":
+            self.chunk(b'data: {"error": {"message": "EngineCore encountered an issue."}}\n\n')
+            return os._exit(0)
         for piece in range(3):
             self.chunk(b'data: {"choices": [{"text": "%d"}]}\n\n' % piece)
             if prompt == "exit in stream" and piece == 1:

@@ -80,8 +80,13 @@ MAX_LATE_PER_1000 = 4.8
 """May only shrink: a late import keeps `--help` light or a dependency optional, and dodges nothing."""
 TORCH_FREE = ("serve", "demo", "report", "client", "doctor", "cli")
 HEAVY = {"torch", "transformers", "peft", "vllm", "ray", "bitsandbytes"}
-OWN_PROCESSES = ("adaptkit.serve.engine.entrypoint", "adaptkit.doctor.bfloat16_trial")
-"""Run in processes of their own: vLLM's, which has torch loaded, and one that tries what torch computes."""
+OWN_PROCESSES = (
+    "adaptkit.serve.engine.entrypoint",
+    "adaptkit.serve.engine.vector_server",
+    "adaptkit.doctor.bfloat16_trial",
+)
+"""Run in processes of their own: vLLM's and our encoder's, which have torch loaded, and one that tries what
+torch computes."""
 
 
 def arrows(*, executed_only: bool = False) -> dict[str, set[str]]:

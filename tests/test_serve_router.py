@@ -169,9 +169,9 @@ def test_a_refusal_for_ever_is_not_told_as_one_for_now(many: Client) -> None:
 
 
 def test_a_full_queue_is_told_before_it_is_fuller(many: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adaptkit.serve.gateway import router
+    from adaptkit.serve.gateway import engine_requests
 
-    monkeypatch.setattr(router, "MOST_WAITING", 0)
+    monkeypatch.setattr(engine_requests, "MOST_WAITING", 0)
     answer = post(many, "/v1/completions", {"model": "plain", "prompt": "a"})
     assert answer.status_code == 503 and "queue is full; try again" in answer.json()["error"]["message"]
 
@@ -227,6 +227,7 @@ def test_a_child_that_dies_is_503_meanwhile_and_comes_back(tmp_path: Path, how: 
         body = {"model": "one", "prompt": how}
         answer = post(client, "/v1/completions", body)
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert "the engine died under this request" in answer.text, "and no other was asked"
         eventually(lambda: first.state == "restarting", "the death is noticed")
         answer = post(client, "/v1/completions", {"model": "one", "prompt": "a"})
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1

@@ -13,7 +13,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -57,6 +57,14 @@ IndexFolder = Annotated[
     Path | None, typer.Option("--index", metavar="INDEX", help="Answer /v1/search over this index.")
 ]
 Replicas = Annotated[int, typer.Option(help="Engines for each model, behind the same name.", min=1, max=64)]
+EngineChoice = Annotated[
+    Literal["vllm", "adaptkit", "auto"],
+    typer.Option(
+        "--engine",
+        help="What serves embedding models: vllm, adaptkit (our own encoder, in float32), or auto: the "
+        "faster one, measured once for each model and machine.",
+    ),
+]
 DraftModel = Annotated[
     Path | None,
     typer.Option(
@@ -92,6 +100,7 @@ Print = Annotated[bool, typer.Option("--print", help="Print the exact vLLM comma
         "adaptkit serve teacher=runs/pretrain-1a2b3c4d student=runs/distill-5e6f7a8b vectors=models/embedder",
         "adaptkit serve base=models/general notes=runs/finetune-9c0d1e2f/adapter",
         "adaptkit serve vectors=models/minilm judge=runs/rerank-1a2b3c4d --index index",
+        "adaptkit serve models/minilm --engine auto",
         "adaptkit serve models/general --adapters adapters --replicas 3",
         "adaptkit serve runs/pretrain-1a2b3c4d --draft runs/distill-5e6f7a8b",
         "adaptkit serve runs/quickstart-1a2b3c4d --format int8 --print",
@@ -114,6 +123,7 @@ def serve(
     rate: Rate = 6000,
     index: IndexFolder = None,
     replicas: Replicas = 1,
+    engine: EngineChoice = "vllm",
     draft: DraftModel = None,
     draft_tokens: DraftTokens = 3,
     adapters: AdaptersFolder = None,
@@ -128,7 +138,7 @@ def serve(
     and counts as ready after one real answer. Adapters of a folder (--adapters) come and go without a
     restart.
     """
-    extras.require_server()
+    extras.require_server(vllm=engine != "adaptkit")
     from adaptkit.export import hardware
     from adaptkit.serve import api_keys, preflight
     from adaptkit.serve.engine import launches, layout_check
@@ -147,9 +157,14 @@ def serve(
         drafting = find_draft(draft, words)
         planned = launches.with_draft(planned, drafting, draft_tokens)
         notes.append(f"{drafting.name} drafts {draft_tokens} tokens at a time: {drafting.why}")
+    if engine == "adaptkit":
+        planned = launches.with_our_encoder(planned)
     keys = api_keys.load(key_file)
     preflight.check(planned, signed_by=signed_by)
     layout_check.check(launch.source for launch in planned)
+    if engine == "auto":
+        planned, choices = _choose_engines(planned, print_)
+        notes += choices
     if index is not None:
         _check_index(index, planned, print_)
     planned = launches.replicated(planned, replicas)
@@ -168,6 +183,21 @@ def _check_index(index: Path, planned: list[Launch], print_: bool) -> None:
         fix = "leave one of them out"
         raise ConfigError("vLLM alone searches no index", where="--index with --print", fix=fix)
     check_index(index, [launch.source for launch in planned])
+
+
+def _choose_engines(planned: list[Launch], print_: bool) -> tuple[list[Launch], list[str]]:
+    """Let each embedding model be served by the engine that is faster here, and say why.
+
+    Raises: ConfigError where nothing is started, so that nothing can be measured, or where none embeds.
+    """
+    from adaptkit.serve import engine_choice
+    from adaptkit.serve.engine.launches import with_our_encoder
+    from adaptkit.serve.status import StatusLine
+
+    if print_:
+        what, fix = "auto starts both engines once to measure them", "name one: --engine vllm or adaptkit"
+        raise ConfigError(what, where="--engine with --print", fix=fix)
+    return engine_choice.choose(planned, with_our_encoder(planned), StatusLine())
 
 
 def find_draft(word: Path, words: list[ModelWord]) -> Source:

@@ -30,6 +30,10 @@ class ConnectionLost(ServerError):
     """No answer came, or only a part of one."""
 
 
+class AnswerLate(ConnectionLost):
+    """The connection stands, and nothing came over it in time."""
+
+
 class RelayedAnswer:
     """A server's answer, whose body has not been read yet.
 
@@ -139,4 +143,5 @@ class Relay:
 
 
 def _lost(error: Exception) -> ConnectionLost:
-    return ConnectionLost(f"no answer: {type(error).__name__}", fix="ask again")
+    kind = AnswerLate if isinstance(error, TimeoutError) else ConnectionLost
+    return kind(f"no answer: {type(error).__name__}", fix="ask again")

@@ -68,12 +68,13 @@ def require_package(module: str, purpose: str) -> None:
     raise MissingDependency(what, fix=f"{pip()} install {shlex.quote(requirement)}")
 
 
-def require_server() -> None:
-    """Check that vLLM and the gateway before it can be imported.
+def require_server(*, vllm: bool = True) -> None:
+    """Check that vLLM, where it is needed, and the gateway before it can be imported.
 
     Raises: MissingDependency with the one command that installs them for this machine.
     """
-    require(serving_extra(bool(machine.gpus().names)), SERVER_MODULES, "serving")
+    modules = [module for module in SERVER_MODULES if vllm or module != "vllm"]
+    require(serving_extra(bool(machine.gpus().names)), modules, "serving")
 
 
 def missing_extra(extra: str, what: str, where: str | None = None) -> MissingDependency:

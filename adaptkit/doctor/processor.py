@@ -81,7 +81,7 @@ def bfloat16_fault(flags: Collection[str]) -> str:
     """
     if not any(flag in flags for flag in BF16_FLAGS):
         return ""
-    remembered = _read_cache().get(_machine_key(flags))
+    remembered = _read_cache().get(machine_key(flags))
     if isinstance(remembered, str):
         return remembered
     fault = _try([sys.executable, "-m", TRIAL])
@@ -95,7 +95,7 @@ def remember_fault(fault: str, flags: Collection[str] | None = None) -> None:
     """Remember for this machine why bfloat16 fails on it, or with "" that it works."""
     if flags is None:
         flags = machine.cpu_flags()
-    faults = {**_read_cache(), _machine_key(flags): fault}
+    faults = {**_read_cache(), machine_key(flags): fault}
     with contextlib.suppress(OSError, AdaptkitError):  # it is only tried again then
         path = cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,8 +150,8 @@ def _try(command: list[str]) -> str | None:
     return ""
 
 
-def _machine_key(flags: Collection[str]) -> str:
-    """Digest what the answer depends on: processor, kernel and its start, container, torch and vLLM."""
+def machine_key(flags: Collection[str]) -> str:
+    """Digest what is found out here depends on: processor, kernel and its boot, container, torch, vLLM."""
     boot = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")

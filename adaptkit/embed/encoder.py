@@ -114,11 +114,16 @@ class Encoder(ReadingCost):
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Token ids of each text with `prompt` before it, special tokens included, cut to
         `layout.max_length`."""
+        encoded = self.tokens_up_to(texts, self.layout.max_length, prompt)
+        self.cut = self.cut.plus(self._count_cuts(encoded, texts, prompt))
+        return encoded
+
+    def tokens_up_to(self, texts: Sequence[str], longest: int, prompt: str = "") -> list[list[int]]:
+        """As `tokens`, cut to another length, and not counted as cut."""
         substitutes = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, 0)
         for_empty = [next(token for token in substitutes if token is not None)]
-        encoded = token_ids(self.tokenizer, self.layout, texts, prompt)
-        self.cut = self.cut.plus(self._count_cuts(encoded, texts, prompt))
-        return [ids or for_empty for ids in encoded]
+        layout = dataclasses.replace(self.layout, max_length=longest)
+        return [ids or for_empty for ids in token_ids(self.tokenizer, layout, texts, prompt)]
 
     def _count_cuts(self, encoded: list[list[int]], texts: Sequence[str], prompt: str) -> CutTexts:
         """What was cut: texts that fill the limit are tokenised once more, whole."""
@@ -136,11 +141,23 @@ class Encoder(ReadingCost):
             dimensions: Matryoshka size to cut to; 0 is what the folder says, else all.
         Raises: ModelError for a prompt that the model lacks, or a size it cannot give.
         """
+        words = self.layout.prompt(prompt)
+        skip = prompt_length(self.tokenizer, self.layout, words)
+        return self.encode_tokens(self.tokens(texts, words), skip=skip, dimensions=dimensions)
+
+    def encode_tokens(
+        self, encoded: Sequence[Sequence[int]], *, skip: int = 0, dimensions: int = 0
+    ) -> np.ndarray:
+        """Vectors of texts that are token ids already, as `tokens` gives them, float32 [N, D].
+
+        Args:
+            skip: first tokens of each text that are not pooled.
+            dimensions: as in `encode`.
+        Raises: ModelError for a size that the model cannot give.
+        """
         dimensions = dimensions or self.layout.truncated
         if dimensions:
             changed(self.layout, self.width, dimensions=(dimensions,))
-        words = self.layout.prompt(prompt)
-        encoded, skip = self.tokens(texts, words), prompt_length(self.tokenizer, self.layout, words)
         vectors_ND = np.empty((len(encoded), dimensions or self.width), np.float32)
         device = next(self.model.parameters()).device
         padding = models.unwrap(self.model).config.pad_token_id or 0

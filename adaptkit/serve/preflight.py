@@ -41,11 +41,15 @@ def check(
     hardware = launches[0].hardware
     if versions is None:
         versions = packages.installed()
-    check_packages(versions, bool(hardware.gpus))
+    if any(launch.engine == "vllm" for launch in launches):
+        check_packages(versions, bool(hardware.gpus))
     check_settings(launches[0].extra)
     check_names(launches)
     for launch in launches:
-        check_model(launch.source, hardware)
+        if launch.engine == "adaptkit":
+            check_encoder(launch.source)
+        else:
+            check_model(launch.source, hardware)
         if launch.draft is not None:
             check_model(launch.draft.source, hardware)
         for adapter in launch.adapters:
@@ -67,6 +71,20 @@ def check_model(source: Source, hardware: Hardware) -> None:
     check_format(source, hardware)
     check_heads(source, hardware)
     check_tagger(source)
+    if source.exported:
+        provenance.verify(source.folder)
+
+
+def check_encoder(source: Source) -> None:
+    """Check that our own encoder reads what lies in an embedding model's folder.
+
+    Raises: ModelError.
+    """
+    check_folder(source.folder)
+    if read_object(source.folder / "config.json").get("quantization_config"):
+        what = "its weights are quantised, and adaptkit's own encoder reads whole ones"
+        fix = "serve it with --engine vllm, or the bf16 or fp32 export"
+        raise ModelError(what, where=str(source.folder), fix=fix)
     if source.exported:
         provenance.verify(source.folder)
 
@@ -165,6 +183,8 @@ def check_heads(source: Source, hardware: Hardware) -> None:
     kernels = ", ".join(map(str, CPU_HEADS))
     what = f"its attention heads are {head_dim} wide, and vLLM's CPU kernels know {kernels}"
     fix = "serve it on a GPU, or train a size with heads of 32 or 64"
+    if source.kind == "embed":
+        fix = "serve it with --engine adaptkit, or on a GPU"
     raise ModelError(what, where=str(source.folder), fix=fix)
 
 

@@ -72,7 +72,7 @@ def check_answers(client: Client, name: str, reference: Reference, *, exact: boo
     figure = _figure(_change(client, name, reference), PLAIN_EXACT if exact else PLAIN_ROUNDED)
     if not figure["ok"]:
         change = f"off by {figure['change']:.3g}, and {figure['limit']:g} is allowed"
-        what = f"vLLM does not answer as transformers does: {change}"
+        what = f"the engine does not answer as transformers does: {change}"
         fix = (
             "look whether the folder holds the files of one model, or serve it without this check by --print"
         )

@@ -1,4 +1,4 @@
-"""The exact vLLM command for a model on this machine: flags, environment, and what each of them is for.
+"""The exact command for a model on this machine: vLLM's flags and environment, and what each of them is for.
 
 Measured with vLLM 0.32 on two cores (a 5M-parameter model): 75 s to the first answer with vLLM's defaults,
 23 s with `-O0`, the in-process executor and VLLM_ENABLE_V1_MULTIPROCESSING=0; float32 decodes 2.5 times
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptkit.architecture import cache_bytes_per_token
 from adaptkit.client.identity import ModelIdentity
@@ -28,6 +28,10 @@ from adaptkit.serve.engine.draft import Draft
 from adaptkit.serve.engine.lora_flags import Adapter, AdapterRoom
 from adaptkit.serve.limits import MOST_WAITING, UNLIMITED, Limits, limits_to_environment
 
+EngineName = Literal["vllm", "adaptkit"]
+"""What computes: vLLM, or our own encoder, which embeds only."""
+PROGRAMS: dict[EngineName, str] = {"vllm": "vLLM", "adaptkit": "adaptkit's encoder"}
+"""Engine -> what people call it."""
 FEW_CORES = 4  # up to here one process for engine and worker is faster; above, vLLM binds workers to cores
 MIB = 2**20
 CACHE_BYTES = 1024 * MIB
@@ -47,6 +51,8 @@ OWN_EXECUTOR = (
     "-cc",
 )
 """Flags of the user's that choose how vLLM spreads its work; ours then stay away."""
+VECTOR_SERVER = "adaptkit.serve.engine.vector_server"
+"""The module that is our own encoder's process."""
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -94,7 +100,7 @@ OURS = (
 
 @dataclass(frozen=True)
 class Launch:
-    """One vLLM process to start: a model, and adapters over it."""
+    """One engine's process to start: a model, and adapters over it."""
 
     source: Source
     hardware: Hardware
@@ -110,6 +116,7 @@ class Launch:
     draft: Draft | None = None
     replica: int = 1
     """Which of several processes of the same model this is."""
+    engine: EngineName = "vllm"
 
     @property
     def name(self) -> str:
@@ -119,6 +126,11 @@ class Launch:
     def label(self) -> str:
         """Its name among the processes of a server; clients know the model's name alone."""
         return self.name if self.replica == 1 else f"{self.name}#{self.replica}"
+
+    @property
+    def program(self) -> str:
+        """What is started, for people."""
+        return PROGRAMS[self.engine]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,6 +145,8 @@ class Launch:
     @property
     def exact(self) -> bool:
         """Whether it computes in float32 throughout."""
+        if self.engine == "adaptkit":
+            return True
         chosen_by_user = self.chose(("--dtype", "--quantization", "-q"))
         quantised = "quantization_config" in model_config(self.source)
         return not (quantised or chosen_by_user) and dtype(self.source, self.hardware) == "float32"
@@ -237,6 +251,9 @@ class Launch:
 
     def command(self, port: int, host: str = "127.0.0.1") -> list[str]:
         """Write the whole command, started by this Python."""
+        if self.engine == "adaptkit":
+            folder = str(self.source.folder.resolve())
+            return [sys.executable, "-m", VECTOR_SERVER, folder, self.name, host, str(port)]
         return [sys.executable, "-m", "adaptkit.serve.engine.entrypoint", *self.arguments(port, host)]
 
     def printed(self, port: int, host: str, key_file: str, limits: Limits) -> str:

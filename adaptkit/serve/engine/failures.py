@@ -177,11 +177,11 @@ KNOWN_FAILURES = (
 )
 
 
-def phase(log: str) -> str:
-    """Tell from the log how far a start has come."""
+def phase(log: str, program: str = "vLLM") -> str:
+    """Tell from the log of a program how far a start has come."""
     reached = {log.rfind(mark): text for mark, text in PHASES if mark in log}
     if not reached:
-        return "importing vLLM"
+        return f"importing {program}"
     return reached[max(reached)]
 
 
@@ -204,13 +204,14 @@ def last_line(text: str) -> str:
     return lines[-1]
 
 
-def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerError:
+def translate(log: str, code: int | None, *, model: str, path: Path, program: str = "vLLM") -> ServerError:
     """Explain from its log and exit code why a server ended.
 
     Args:
         code: exit code, negative for a signal; None if it still runs and was given up.
         model: its name, for people.
         path: the log's path, for what the table does not know.
+        program: what was started.
     """
     crash = _crash(log, code)
     if crash == "SIGILL":
@@ -218,7 +219,7 @@ def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerEr
         fix = (
             f"add `-- --dtype float32` if bfloat16 was chosen by hand, or serve the fp32 export; log: {path}"
         )
-        return IllegalInstruction(f"vLLM: {what}", where=model, fix=fix)
+        return IllegalInstruction(f"{program}: {what}", where=model, fix=fix)
     for failure in KNOWN_FAILURES:
         if matches := list(re.finditer(failure.pattern, log)):
             groups = [group or "?" for group in matches[-1].groups()]
@@ -226,7 +227,7 @@ def translate(log: str, code: int | None, *, model: str, path: Path) -> ServerEr
     reason = _last_error(log)
     if reason is None or crash not in (None, *_ABORTED):
         reason = _exit_reason(code, crash)
-    return ServerError(f"vLLM: {reason}", where=model, fix=f"read its log: {path}")
+    return ServerError(f"{program}: {reason}", where=model, fix=f"read its log: {path}")
 
 
 def names_crash(log: str) -> bool:

@@ -145,6 +145,23 @@ def with_room(planned: Sequence[Launch], room: AdapterRoom) -> list[Launch]:
     ]
 
 
+def with_our_encoder(planned: Sequence[Launch]) -> list[Launch]:
+    """Let our own encoder serve the embedding models among them; vLLM serves the others.
+
+    Raises: ConfigError where none embeds, or flags are given, which are vLLM's.
+    """
+    if all(launch.source.kind != "embed" for launch in planned):
+        what = "adaptkit's own encoder serves embedding models, and none is given"
+        raise ConfigError(what, where="--engine", fix="leave --engine out: vLLM serves every kind")
+    if planned[0].extra:
+        what = "what follows `--` goes to vLLM, and adaptkit's own encoder takes no flags"
+        raise ConfigError(what, where="--engine", fix="leave --engine or the flags out")
+    return [
+        dataclasses.replace(launch, engine="adaptkit") if launch.source.kind == "embed" else launch
+        for launch in planned
+    ]
+
+
 def with_draft(planned: Sequence[Launch], draft: Source, tokens: int) -> list[Launch]:
     """Let a model draft for the first of those that write.
 

@@ -1,4 +1,4 @@
-"""Supervise one vLLM process: start it, ask for a real answer, watch it, restart it, end it.
+"""Supervise one engine's process: start it, ask for a real answer, watch it, restart it, end it.
 
 vLLM 0.32 exits 0 when its engine dies, and answers /health while the engine hangs. So every exit that was not
 asked for is a failure, and a suspicion is settled by a real answer.
@@ -116,6 +116,11 @@ class Engine:
         """Seconds after which a caller may try again: the rest of the pause and the last load, at least 1."""
         return max(1, round(self._back_at - time.monotonic()))
 
+    @property
+    def suspected(self) -> bool:
+        """Whether a request failed as only a dead or hanging engine explains, and nobody has looked yet."""
+        return self._suspected.is_set()
+
     def suspect(self) -> None:
         """Look at the engine at once: a request failed as only a dead or hanging engine explains."""
         self._suspected.set()
@@ -222,7 +227,7 @@ class Engine:
                 raise self._failure(child.exit_code)
             if inspection and inspection.done():
                 inspection.result()
-            phase = failures.phase(failures.tail(self.log, self._log_start))
+            phase = failures.phase(failures.tail(self.log, self._log_start), self.launch.program)
             if phase != last_phase:
                 last_phase = phase
                 self.status.phase(self.label, phase)
@@ -284,7 +289,8 @@ class Engine:
     async def _watch(self) -> str:
         """Watch the child until it is of no more use, and return the reason."""
         child = self._child
-        assert child is not None
+        if child is None:
+            return "stopped as soon as it was ready"
         ended = asyncio.create_task(child.wait())
         misses = 0
         try:
@@ -323,7 +329,8 @@ class Engine:
 
     def _failure(self, code: int | None) -> ServerError:
         log = failures.tail(self.log, self._log_start)
-        return failures.translate(log, code, model=self.name, path=self.log)
+        program = self.launch.program
+        return failures.translate(log, code, model=self.name, path=self.log, program=program)
 
     async def _end(self) -> None:
         child, self._child = self._child, None

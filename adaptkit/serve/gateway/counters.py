@@ -34,6 +34,12 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.retried = Counter(
+            "adaptkit_retried_requests",
+            "Requests that another replica was asked, by the engine that was lost under them",
+            ["engine"],
+            registry=registry,
+        )
         self.running = Gauge("adaptkit_requests_running", "Requests under way", registry=registry)
 
 

@@ -14,6 +14,7 @@ from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway.refused import error_body
 
 EVENTS = "text/event-stream"
+DIED = "the engine died under this request"
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,33 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
-async def events(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]:
+async def begin(engine: Engine, answer: RelayedAnswer) -> AsyncIterator[bytes]:
+    """Wait for the first of some server-sent events: the stream from there on.
+
+    Raises: ConnectionLost if the engine dies before it.
+    """
+    pieces = answer.pieces()
+    try:
+        first = await anext(pieces, b"")
+        if first.startswith(b'data: {"error"') and tells_death(first):
+            raise ConnectionLost("the engine died before the stream began", fix="ask again")
+    except BaseException:  # also a caller that went away
+        await answer.close()
+        raise
+    return _events(engine, answer, first, pieces)
+
+
+async def _events(
+    engine: Engine, answer: RelayedAnswer, first: bytes, pieces: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
     """Pass server-sent events on as they come; add one error event if the engine dies."""
     try:
-        async for piece in answer.pieces():
+        yield first
+        async for piece in pieces:
             yield piece
     except ConnectionLost:
         engine.suspect()
-        yield b"data: " + error_body(503, "the engine died under this request") + b"\n\n"
+        yield b"data: " + error_body(503, DIED) + b"\n\n"
     finally:
         await answer.close()
 
@@ -74,6 +94,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> bool
     finally:
         watching.cancel()
     return True
+
+
+def tells_death(error: bytes) -> bool:
+    """Whether an error of vLLM's says that its engine has ended, as its own process will in a moment."""
+    return b"EngineCore" in error or b"EngineDead" in error
 
 
 def busy(engine: Engine, message: str) -> Reply:

@@ -1,7 +1,8 @@
 """Route requests on one port to the engine that serves the model they name; answers stream back unbuffered.
 
-An engine that is being restarted is 503 with Retry-After for its models only; one that dies under a request
-turns that request into a 503 too, or, in the middle of a stream, into an error event at its end.
+An engine that is being restarted is 503 with Retry-After for its models only. One that dies under a request
+before its answer begins leaves it to another replica, once; where there is none the request is a 503 too. In
+the middle of a stream its death is an error event at the end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import contextlib
 import importlib.metadata
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -22,41 +22,28 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from adaptkit.client.identity import FIELD
-from adaptkit.client.relay import JSON, ConnectionLost, Relay
-from adaptkit.errors import ServerError
+from adaptkit.client.relay import JSON, Relay
 from adaptkit.serve.engine.lora_flags import Adapter
 from adaptkit.serve.engine.supervisor import Engine
 from adaptkit.serve.gateway import routes
-from adaptkit.serve.gateway.calibrated_answers import with_abstention
-from adaptkit.serve.gateway.constraints import has_constraint
 from adaptkit.serve.gateway.counters import CONTENT_TYPE, Metrics, merge_pages
-from adaptkit.serve.gateway.guard import PARSED, RAW, REQUEST_ID
+from adaptkit.serve.gateway.engine_requests import EngineRequest, EngineRequests
+from adaptkit.serve.gateway.guard import PARSED, RAW
 from adaptkit.serve.gateway.refused import Refused, error_body
-from adaptkit.serve.gateway.replies import EVENTS, Reply, busy, error, events, unless_gone
-from adaptkit.serve.gateway.request_body import count_sequences
+from adaptkit.serve.gateway.replies import Reply, unless_gone
 from adaptkit.serve.gateway.served_names import ServedNames
 from adaptkit.serve.gateway.text_prompts import read_prompts
-from adaptkit.serve.limits import MOST_WAITING
 from adaptkit.version import __version__
 
 METRICS_S = 5.0
-QUEUE_FULL = "the engine's queue is full"
 # vLLM issues 16668 and 29955: two such requests at once, even for the base, end the engine (a shape error).
 PROMPT_LOGPROBS = (
     "log-probabilities of prompts kill vLLM 0.32 where it serves adapters: serve the model without them"
 )
-UNEXPLAINED = b"Internal server error"  # all that vLLM 0.32 says of a constraint that it could not compile
-NOT_COMPILED = (
-    "the constraint (`response_format`, `structured_outputs` or `tools`) cannot be compiled, or not in the "
-    "time that is allowed: make it simpler, for example without a large `maxLength` or nested repeats"
-)
-_HEADERS = {"content-type": JSON, "accept-encoding": "identity"}
 NO_INDEX = "this server has no index to search: start it with --index FOLDER"
 Search = Callable[[dict[str, Any]], Awaitable[bytes]]
 """Takes the body of a search, gives that of its answer, or raises Refused."""
 GONE = 499  # the caller went away; nobody reads this status, logs and metrics do
-
-log = logging.getLogger("adaptkit.serve")
 
 
 class Router:
@@ -71,6 +58,7 @@ class Router:
     def __init__(self, engines: Sequence[Engine], metrics: Metrics, search: Search | None = None):
         self.served, self.metrics, self.created = ServedNames(engines), metrics, int(time.time())
         self.relay, self._search = Relay(), search
+        self._requests = EngineRequests(self.served, metrics, self.relay)
         self._prompts = {
             engine.name: read_prompts(engine.launch.source.folder)
             for engine in engines
@@ -165,86 +153,15 @@ class Router:
         except Refused as refused:
             await Reply(refused.status, refused.body(), headers=refused.headers).send(send)
             return
-        name = body.get("model") or engine.name
-        if engine.state != "ready":
-            await busy(engine, f"model '{name}' is {engine.state}").send(send)
-            return
-        if engine.under_way >= MOST_WAITING:
-            await busy(engine, QUEUE_FULL).send(send)
-            return
-        engine.answering += 1
-        try:
-            async with contextlib.AsyncExitStack() as holding:  # a stream needs its adapter to its end
-                await (await self._replied(engine, adapter, scope, content, holding)).send(send)
-        finally:
-            engine.answering -= 1
-
-    async def _replied(
-        self,
-        engine: Engine,
-        adapter: Adapter | None,
-        scope: Scope,
-        content: bytes,
-        holding: contextlib.AsyncExitStack,
-    ) -> Reply:
-        """Ask the engine, with the adapter loaded that the request is for."""
-        body: dict[str, Any] = scope[PARSED]
-        sequences = count_sequences(body)
-        engine.under_way += sequences
-        try:
-            if adapter is not None:
-                await holding.enter_async_context(engine.residents.hold(adapter))
-            return await self._ask(engine, scope, content, sequences, has_constraint(body))
-        except ConnectionLost as lost:
-            engine.suspect()
-            log.warning("engine %s failed on a request: %s", engine.label, lost.what)
-            return busy(engine, f"model '{body.get('model') or engine.name}' does not answer")
-        except ServerError as unloaded:
-            log.warning("engine %s has no adapter for a request: %s", engine.label, unloaded.what)
-            return busy(engine, unloaded.what)
-        finally:
-            engine.under_way -= sequences
+        request = EngineRequest.of(scope, body.get("model") or engine.name, content, adapter)
+        async with contextlib.AsyncExitStack() as holding:  # a stream needs its adapter to its end
+            await (await self._requests.reply(request, engine, holding)).send(send)
 
     def _content(self, engine: Engine, adapter: Adapter | None, scope: Scope, body: dict[str, Any]) -> bytes:
         """What the engine is sent: the bytes as they came, unless it must be told something else."""
         if adapter is not None:
             return json.dumps({**body, "model": adapter.engine_name}).encode()
         return self._with_prompts(engine, scope["path"], body) or scope[RAW]
-
-    async def _ask(
-        self, engine: Engine, scope: Scope, content: bytes, sequences: int, constrained: bool
-    ) -> Reply:
-        """Send one request of so many sequences to the engine and pass its answer on.
-
-        Raises: ConnectionLost if the engine dies before its answer is complete, or a stream begins.
-        """
-        inner_id = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
-        headers = {**_HEADERS, REQUEST_ID.decode(): inner_id.decode("latin-1")}
-        # The bytes as they came: written anew as ASCII, each letter of a Cyrillic text takes three times as
-        # many. No parser behind can read them otherwise than the guard did, which refuses repeated names.
-        answer = await self.relay.post(engine.url + scope["path"], engine.key, content, headers)
-        if answer.status == 200 and answer.media_type.startswith(EVENTS):
-            return Reply(200, media_type=f"{EVENTS}; charset=utf-8", pieces=events(engine, answer))
-        body = await answer.read()
-        if answer.status == 200 and scope["path"] == routes.CLASSIFY:
-            export = engine.launch.source.export
-            if export is not None and export.confidence is not None:
-                body = with_abstention(body, export.confidence)
-        if answer.status == 503:
-            if sequences > 1 and engine.under_way <= sequences:  # nothing else is in the way
-                return error(413, f"{sequences} texts at once do not fit into the engine's queue: send fewer")
-            return busy(engine, QUEUE_FULL)
-        if constrained and answer.status == 500 and UNEXPLAINED in body:
-            return error(400, NOT_COMPILED)  # see engine/bounded_compile.py: the engine itself is well
-        if answer.status >= 500:
-            engine.suspect()
-            if b"EngineCore" in body or b"EngineDead" in body:
-                return busy(engine, "the engine died under this request")
-            log.error("engine %s answered %d", engine.label, answer.status)
-        if answer.status in (401, 404) and b'"message"' not in body:
-            status = 404 if answer.status == 404 else 502
-            return error(status, "this model does not answer this route")
-        return Reply(answer.status, body, answer.media_type)
 
     async def _metrics_of(self, engine: Engine) -> str:
         return await self.relay.get_text(engine.url + routes.METRICS, engine.key, METRICS_S)
@@ -264,8 +181,11 @@ class Router:
             raise Refused(404, f"no model '{name[:100]}'{self.served.why_not(name)}", param="model")
         engine, adapter = found
         kind = engine.launch.source.kind
-        if kind not in routes.ROUTES[path].kinds:
-            fitting = ", ".join(routes.routes_of_kind(kind))
+        answered = routes.routes_of_kind(kind, engine.launch.engine)
+        if path not in answered:
+            fitting = ", ".join(answered)
+            if path in routes.routes_of_kind(kind):
+                fitting += " in adaptkit's own encoder (--engine vllm answers more)"
             raise Refused(400, f"'{name}' is a model of kind {kind}, which answers {fitting}", param="model")
         if engine.launch.with_lora and (body.get("prompt_logprobs") is not None or body.get("echo")):
             raise Refused(400, PROMPT_LOGPROBS, param="prompt_logprobs")
@@ -296,7 +216,7 @@ class Router:
             "ready": engine.state == "ready",
             "max_model_len": engine.max_len,
             "parent": parent,
-            "routes": routes.routes_of_kind(source.kind),
+            "routes": routes.routes_of_kind(source.kind, engine.launch.engine),
             FIELD: identity.as_json(),
         }
         if adapter is not None:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from adaptkit.export.source import ServedKind
+from adaptkit.serve.engine.command import EngineName
 
 GENERATE: tuple[ServedKind, ...] = ("generate",)
 POOLING: tuple[ServedKind, ...] = ("embed", "classify", "tag", "rerank")
@@ -50,6 +51,8 @@ ROUTES: dict[str, Route] = {
     "/tokenize": Route("POST", EVERY),
     "/detokenize": Route("POST", EVERY),
 }
+OF_OUR_ENCODER = ("/v1/embeddings", "/tokenize")
+"""What adaptkit's own encoder answers of the routes of embedding models."""
 NOT_SERVED = {
     "/v1/responses": "it keeps conversations on the server; use /v1/chat/completions",
     "/v1/audio/transcriptions": "only text is served",
@@ -79,6 +82,7 @@ def not_served(path: str) -> str:
     return "no such route; known: " + ", ".join(ROUTES)
 
 
-def routes_of_kind(kind: ServedKind) -> list[str]:
-    """List the paths that a model of this kind answers."""
-    return [path for path, route in ROUTES.items() if kind in route.kinds]
+def routes_of_kind(kind: ServedKind, engine: EngineName = "vllm") -> list[str]:
+    """List the paths that a model of this kind answers, in this engine."""
+    paths = [path for path, route in ROUTES.items() if kind in route.kinds]
+    return paths if engine == "vllm" else [path for path in paths if path in OF_OUR_ENCODER]

@@ -32,19 +32,24 @@ class ServedNames:
         """List the engines of a model, by its own name."""
         return [engine for engine in self.engines if engine.name == model]
 
-    def find(self, name: str) -> tuple[Engine, Adapter | None] | None:
-        """Find the engine to ask: one that is ready, has the adapter, and has the least to do."""
+    def find(self, name: str, other_than: Engine | None = None) -> tuple[Engine, Adapter | None] | None:
+        """Find the engine to ask: one that is ready and well, has the adapter, and has the least to do.
+
+        Args:
+            other_than: an engine that was asked already.
+        """
         adapter = self.adapters.get(name)
         if adapter is not None:
             engines = self.replicas(adapter.base)
         else:
             engines = [engine for engine in self.engines if name in engine.launch.names]
+        engines = [engine for engine in engines if engine is not other_than]
         if not engines:
             return None
 
-        def cost(engine: Engine) -> tuple[bool, bool, int]:
+        def cost(engine: Engine) -> tuple[bool, bool, bool, int]:
             lacks = adapter is not None and adapter not in engine.residents
-            return engine.state != "ready", lacks, engine.answering
+            return engine.state != "ready", engine.suspected, lacks, engine.answering
 
         return min(engines, key=cost), adapter
 
