@@ -82,6 +82,7 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.collect()
         gc.freeze()
+        atexit.register(gc.unfreeze)  # nanobind would report what stays frozen as lost
         gc.enable()
 
 

@@ -95,6 +95,13 @@ def test_what_the_server_imported_is_left_out_of_a_stages_collections(tmp_path, 
     assert int(result_path(tmp_path, PREPARE).read_text()) > 1000
 
 
+def test_a_server_that_ends_reports_nothing_that_it_froze():
+    pytest.importorskip("triton.language", reason="its C++ module is what would report")
+    script = "import triton.language, adaptkit.compare.frozen"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("set_to", "number", "names"),
     [("", 2, ["0", "1"]), ("3, 5", 2, ["3", "5"]), ("3,5", 1, ["3"]), ("0", 0, [])],
